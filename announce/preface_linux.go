@@ -1,0 +1,77 @@
+package announce
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/guise-project/guise/internal/discard"
+	"github.com/guise-project/guise/internal/unixsocket"
+)
+
+// First is what came first on a pipe.
+type First uint8
+
+// What may have come first.
+const (
+	Nothing First = iota
+	Plain         // data, the end, or an error: a client that does not speak guise's protocol
+	Preface       // a byte with a descriptor
+)
+
+// PeekFirst says what came first on a pipe, without consuming it. The socket must not have SO_PASSCRED set.
+func PeekFirst(pipe int) First {
+	var b [1]byte
+	var in unixsocket.Inbox
+	// Without room for control data the kernel installs no descriptor and only says that there is one.
+	_, _, flags, err := in.Receive(pipe, b[:], nil, nil, unix.MSG_PEEK)
+	switch {
+	case err == unix.EAGAIN:
+		return Nothing
+	case err == nil && flags&unix.MSG_CTRUNC != 0:
+		return Preface
+	}
+	return Plain
+}
+
+// ErrNoDescriptors says that a descriptor got lost on its way because this process can't have more of them.
+var ErrNoDescriptors = errors.New("out of file descriptors, or the peer sent more of them than the protocol has")
+
+// ReceivePreface consumes the preface of a pipe where PeekFirst found one and returns the control channel that it carries.
+func ReceivePreface(pipe int) (*Receiver, error) {
+	in := new(inbox)
+	r, err := in.recvInto(pipe, in.data[:1], false)
+	if err != nil {
+		return nil, fmt.Errorf("receiving the preface: %w", err)
+	}
+	if err := checkPreface(r); err != nil {
+		discard.Descriptor(r.descriptor)
+		return nil, err
+	}
+	return newReceiver(r.descriptor, pipe)
+}
+
+func checkPreface(r received) error {
+	switch {
+	case r.lost:
+		// Taking the client for a plain one would raise its level.
+		return fmt.Errorf("receiving the preface: %w", ErrNoDescriptors)
+	case r.descriptor < 0:
+		return fmt.Errorf("%w: the preface brought no descriptor", ErrProtocol)
+	case r.truncated || len(r.data) != 1 || r.data[0] != PrefaceByte:
+		return fmt.Errorf("%w: a descriptor came first, but not with the preface's byte", ErrProtocol)
+	}
+	return nil
+}
+
+// RefusePreface consumes what came first without waiting and, if it is a preface, tells its sender why it is refused.
+func RefusePreface(pipe int, why Refusal) {
+	if PeekFirst(pipe) != Preface {
+		return
+	}
+	if r, err := ReceivePreface(pipe); err == nil {
+		r.Refuse(why)
+		r.Close()
+	}
+}

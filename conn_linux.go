@@ -1,0 +1,165 @@
+package guise
+
+import (
+	"io"
+	"net"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/guise-project/guise/internal/discard"
+	"github.com/guise-project/guise/internal/unixsocket"
+)
+
+// Conn is one end of a pipe: of a server that accepted it or of a client that dialled it. It is a [net.Conn] and a
+// [syscall.Conn]. Its methods may be called by many goroutines at once.
+//
+// In message mode each Write is one message and each Read returns one, or as much as fits and [ErrMoreData]; a message may be
+// empty. The descriptor that SyscallConn gives reads past what the package knows; it is for asking, not for reading.
+type Conn struct {
+	socket  *net.UnixConn
+	server  *serverEnd // nil on the client's end
+	client  *clientEnd // nil on the server's end
+	pipe    string
+	message bool
+	closed  atomic.Bool
+}
+
+// Read reads from the pipe. On a server's end, what it returns was written under the context that is current once it has
+// returned. A stream's reads therefore stop where the client's context changed.
+func (c *Conn) Read(p []byte) (int, error) {
+	if c.server != nil {
+		return c.server.read(c, p)
+	}
+	return c.client.read(c, p)
+}
+
+// Write writes to the pipe. On a client's end with dynamic tracking it tells the server first if the calling thread's context
+// has changed; see [ErrWrongScope] for what it refuses.
+func (c *Conn) Write(p []byte) (int, error) {
+	if c.server != nil {
+		n, err := c.writeSocket(p)
+		if err != nil && c.server.lostErr() != nil {
+			err = c.server.lostErr()
+		}
+		return n, c.fail("write", err)
+	}
+	return c.client.write(c, p)
+}
+
+// writeSocket writes p, in message mode as one message.
+func (c *Conn) writeSocket(p []byte) (int, error) {
+	if c.message && len(p) == 0 {
+		return 0, c.sendEmpty()
+	}
+	return c.socket.Write(p)
+}
+
+// Close closes the connection. It never waits for what the other end may have put on it.
+func (c *Conn) Close() error {
+	if c.closed.Swap(true) {
+		return opError("close", c.pipe, net.ErrClosed)
+	}
+	if c.server != nil {
+		c.server.close()
+	} else {
+		c.client.close()
+	}
+	closePipe(c.socket)
+	return nil
+}
+
+// closePipe closes a socket. Its queue may hold descriptors of the other end's choice, which go with it: then closing may block,
+// and is left to others.
+func closePipe(socket *net.UnixConn) {
+	pending := true
+	control(socket, func(fd int) {
+		unix.Shutdown(fd, unix.SHUT_RDWR) // the other end sees the end now, whoever closes
+		pending = unixsocket.Pending(fd)
+	})
+	if !pending {
+		socket.Close()
+		return
+	}
+	socket.SetDeadline(time.Unix(1, 0)) // whoever still waits on it need not
+	discard.Call(func() { socket.Close() })
+}
+
+// CloseWrite shuts down the writing side: the other end reads to the end and can still answer.
+func (c *Conn) CloseWrite() error {
+	return c.fail("close", c.socket.CloseWrite())
+}
+
+// CloseRead shuts down the reading side.
+func (c *Conn) CloseRead() error {
+	return c.fail("close", c.socket.CloseRead())
+}
+
+// LocalAddr returns this end's address.
+func (c *Conn) LocalAddr() net.Addr { return c.socket.LocalAddr() }
+
+// RemoteAddr returns the other end's address; a client's is usually empty.
+func (c *Conn) RemoteAddr() net.Addr { return c.socket.RemoteAddr() }
+
+// SetDeadline sets the deadlines for reading and writing; see [net.Conn].
+func (c *Conn) SetDeadline(t time.Time) error {
+	if c.client != nil {
+		c.client.setWriteDeadline(t)
+	}
+	return c.fail("set deadline", c.socket.SetDeadline(t))
+}
+
+// SetReadDeadline sets the deadline for reading; see [net.Conn].
+func (c *Conn) SetReadDeadline(t time.Time) error {
+	return c.fail("set deadline", c.socket.SetReadDeadline(t))
+}
+
+// SetWriteDeadline sets the deadline for writing; see [net.Conn].
+func (c *Conn) SetWriteDeadline(t time.Time) error {
+	if c.client != nil {
+		c.client.setWriteDeadline(t)
+	}
+	return c.fail("set deadline", c.socket.SetWriteDeadline(t))
+}
+
+// SyscallConn returns the pipe's socket.
+func (c *Conn) SyscallConn() (syscall.RawConn, error) { return c.socket.SyscallConn() }
+
+// Name returns the pipe's name or path.
+func (c *Conn) Name() string { return c.pipe }
+
+// Message reports whether the pipe is one of messages.
+func (c *Conn) Message() bool { return c.message }
+
+// QoS returns the quality of service in force. On a server's end fields are unstated until the client has said something (see
+// [Conn.WaitClient]); on a client's end that stated no tracking, tracking is unstated until the server has answered.
+func (c *Conn) QoS() QoS {
+	if c.server != nil {
+		return c.server.qosInForce(c)
+	}
+	return c.client.qosInForce()
+}
+
+// fail wraps an error of an operation on the connection.
+func (c *Conn) fail(op string, err error) error {
+	if err != nil && c.closed.Load() {
+		err = net.ErrClosed
+	}
+	return opError(op, c.pipe, err)
+}
+
+// control calls f with a socket's descriptor, and doesn't if the socket is closed.
+func control(c syscall.Conn, f func(fd int)) {
+	if raw, err := c.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { f(int(fd)) })
+	}
+}
+
+var (
+	_ net.Conn     = (*Conn)(nil)
+	_ syscall.Conn = (*Conn)(nil)
+	_ io.Reader    = (*Conn)(nil)
+	_ net.Listener = (*Listener)(nil)
+)

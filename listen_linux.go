@@ -1,0 +1,421 @@
+package guise
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/guise-project/guise/announce"
+	"github.com/guise-project/guise/token"
+)
+
+// ListenConfig says how to listen. The zero value, and a nil *ListenConfig, are the documented defaults.
+type ListenConfig struct {
+	// Dir is the directory of the socket, in the place of the one that is usual for names. It is not for paths.
+	Dir string
+	// Mode is the socket's permission bits: who may connect needs the write bit. 0 means 0666, everybody.
+	Mode fs.FileMode
+	// Group is the socket's group, by name or number; "" leaves it.
+	Group string
+	// Allow, if not nil, is asked once for each client that connects, with the kernel's token whatever the client's
+	// level is. If it returns an error the client is not let in. It runs on Accept's time.
+	Allow func(*token.Token) error
+	// Message makes a pipe of messages (SOCK_SEQPACKET) instead of bytes (SOCK_STREAM).
+	Message bool
+	// Tracking is for clients that state none; TrackingUnstated means Static. A client that does not speak guise's
+	// protocol can't announce changes and is static all the same.
+	Tracking Tracking
+	// AllowForeignRoot lets scopes wear uid 0 of another mount or user namespace than this process's: a container's root,
+	// or clients of a service that has a mount namespace of its own.
+	AllowForeignRoot bool
+	// Logger hears of clients that were turned away or broke the protocol; nil means nobody does.
+	Logger *slog.Logger
+}
+
+// Listener accepts the clients of a pipe. It is a [net.Listener]. Its methods may be called by many goroutines at once.
+type Listener struct {
+	sockets *net.UnixListener
+	config  ListenConfig
+	pipe    string
+	address *net.UnixAddr
+
+	// The socket's file, if this listener made it.
+	path string
+	file os.FileInfo
+
+	lastToken atomic.Pointer[token.Token]
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// Listen makes the pipe called name and listens on it. A name with a slash is the socket's own path.
+//
+// Names live in /run/guise/pipe for root and in $XDG_RUNTIME_DIR/guise/pipe for everybody else; GUISE_DIR replaces both. Nobody
+// else may be able to write to the directory. A socket that a dead server left behind is replaced; if a live server has the
+// name the error wraps [ErrPipeTaken].
+func Listen(name string, config *ListenConfig) (*Listener, error) {
+	l, err := listen(name, config)
+	if err != nil {
+		return nil, opError("listen", name, err)
+	}
+	return l, nil
+}
+
+func listen(name string, config *ListenConfig) (*Listener, error) {
+	l := newListener(config)
+	a, err := parseAddress(name)
+	if err != nil {
+		return nil, err
+	}
+	l.pipe = a.text
+	path, err := l.config.place(a)
+	if err != nil {
+		return nil, err
+	}
+	if len(path) > maxPath {
+		return nil, fmt.Errorf("the socket's path %s is %d bytes long, it can have %d", path, len(path), maxPath)
+	}
+	if err := checkDirectory(filepath.Dir(path)); err != nil {
+		return nil, err
+	}
+	fd, info, err := bindSocket(path, &l.config)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.take(fd); err != nil {
+		os.Remove(path)
+		return nil, err
+	}
+	l.path, l.file = path, info
+	return l, nil
+}
+
+// place returns the path of a's socket, with its directory made if that is guise's to make.
+func (c *ListenConfig) place(a address) (string, error) {
+	if a.path != "" {
+		if c.Dir != "" {
+			return "", errors.New("a path has its directory in it already; ListenConfig.Dir is for names")
+		}
+		return filepath.Abs(a.path)
+	}
+	dir := c.Dir
+	if dir == "" {
+		var err error
+		if dir, err = listenDirectory(); err != nil {
+			return "", err
+		}
+		if err := makeDirectory(dir); err != nil {
+			return "", err
+		}
+	}
+	return filepath.Abs(filepath.Join(dir, a.name))
+}
+
+// ListenOn makes a listener of one that exists, whose clients come over Unix stream or sequenced-packet sockets. The
+// listener takes l over: close the result instead. The fields of config that say how a socket is made have no meaning here.
+func ListenOn(l net.Listener, config *ListenConfig) (*Listener, error) {
+	source, ok := l.(interface{ File() (*os.File, error) })
+	if !ok {
+		return nil, opError("listen", "", fmt.Errorf("a %T has no descriptor to listen on", l))
+	}
+	f, err := source.File()
+	if err != nil {
+		return nil, opError("listen", "", err)
+	}
+	defer f.Close()
+	result, err := ListenFile(f, config)
+	if err != nil {
+		return nil, err
+	}
+	// The socket's file, if there is one, has to stay.
+	if u, ok := l.(*net.UnixListener); ok {
+		u.SetUnlinkOnClose(false)
+	}
+	l.Close()
+	return result, nil
+}
+
+// ListenFile makes a listener of a listening Unix socket's descriptor, such as one from systemd, as net.FileListener does:
+// it works on a copy, f stays the caller's. It calls listen(2) again, so that clients who ask the kernel for the server's
+// context see this process's and not that of whoever made the socket.
+func ListenFile(f *os.File, config *ListenConfig) (*Listener, error) {
+	l := newListener(config)
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, opError("listen", f.Name(), err)
+	}
+	if err := l.adopt(fd); err != nil {
+		return nil, opError("listen", f.Name(), err)
+	}
+	return l, nil
+}
+
+func newListener(config *ListenConfig) *Listener {
+	l := &Listener{}
+	if config != nil {
+		l.config = *config
+	}
+	if l.config.Logger == nil {
+		l.config.Logger = slog.New(slog.DiscardHandler)
+	}
+	return l
+}
+
+// adopt takes over fd, which somebody else made.
+func (l *Listener) adopt(fd int) error {
+	family, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	if err == nil && family != unix.AF_UNIX {
+		err = fmt.Errorf("it is a socket of family %d, not a Unix one", family)
+	}
+	kind := 0
+	if err == nil {
+		kind, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	}
+	if err == nil && kind != unix.SOCK_STREAM && kind != unix.SOCK_SEQPACKET {
+		err = errors.New("it is neither a stream nor a sequenced-packet socket")
+	}
+	if err == nil {
+		if err = unix.Listen(fd, backlog); err != nil {
+			err = fmt.Errorf("listen(2): %w", err)
+		}
+	}
+	if err != nil {
+		unix.Close(fd)
+		return err
+	}
+	l.config.Message = kind == unix.SOCK_SEQPACKET
+	if err := l.take(fd); err != nil {
+		return err
+	}
+	l.pipe = l.address.Name
+	return nil
+}
+
+// take takes over fd, a listening Unix socket.
+func (l *Listener) take(fd int) error {
+	f := os.NewFile(uintptr(fd), l.pipe)
+	defer f.Close()
+	sockets, err := net.FileListener(f)
+	if err != nil {
+		return err
+	}
+	l.sockets = sockets.(*net.UnixListener)
+	l.sockets.SetUnlinkOnClose(false)
+	l.address = l.sockets.Addr().(*net.UnixAddr)
+	return nil
+}
+
+// backlog is how many connections may wait to be accepted; the kernel cuts it down to net.core.somaxconn.
+const backlog = 4096
+
+// bindSocket makes a listening socket at path.
+func bindSocket(path string, config *ListenConfig) (fd int, info os.FileInfo, err error) {
+	kind := unix.SOCK_STREAM
+	if config.Message {
+		kind = unix.SOCK_SEQPACKET
+	}
+	fd, err = unix.Socket(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return -1, nil, err
+	}
+	defer func() {
+		if err != nil {
+			unix.Close(fd)
+		}
+	}()
+	if err = bindOver(fd, path); err != nil {
+		return -1, nil, err
+	}
+	defer func() {
+		if err != nil {
+			os.Remove(path)
+		}
+	}()
+	// Nobody can connect before listen(2), so nobody gets in with the wrong mode.
+	if err = setAccess(path, config); err != nil {
+		return -1, nil, err
+	}
+	if info, err = os.Lstat(path); err != nil {
+		return -1, nil, err
+	}
+	if err = unix.Listen(fd, backlog); err != nil {
+		return -1, nil, fmt.Errorf("listen(2): %w", err)
+	}
+	if now, statErr := os.Lstat(path); statErr != nil || !os.SameFile(now, info) {
+		return -1, nil, fmt.Errorf("%w: another one took it at the same moment", ErrPipeTaken)
+	}
+	return fd, info, nil
+}
+
+// bindOver binds fd to path, where a dead server's socket may still be.
+func bindOver(fd int, path string) error {
+	address := &unix.SockaddrUnix{Name: path}
+	for range 8 {
+		err := unix.Bind(fd, address)
+		if err != unix.EADDRINUSE {
+			return err
+		}
+		if err := removeDead(path); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("%w: others keep taking it", ErrPipeTaken)
+}
+
+// removeDead removes the socket at path if nobody listens on it. It moves it away first and asks again there, so that a
+// server that has just come up does not lose its name.
+func removeDead(path string) error {
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if info.Mode().Type() != fs.ModeSocket {
+		return fmt.Errorf("%s is there already and is no socket (%s)", path, info.Mode())
+	}
+	if alive(path) {
+		return ErrPipeTaken
+	}
+	aside := filepath.Join(filepath.Dir(path), ".dead-"+strconv.Itoa(os.Getpid()))
+	if err := os.Rename(path, aside); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	if alive(aside) {
+		if err := unix.Renameat2(unix.AT_FDCWD, aside, unix.AT_FDCWD, path, unix.RENAME_NOREPLACE); err != nil {
+			return fmt.Errorf("a server came up on %s meanwhile and its socket, moved to %s, can't be put back: %w", path, aside, err)
+		}
+		return ErrPipeTaken
+	}
+	return os.Remove(aside)
+}
+
+// alive reports whether somebody listens on the socket at path. Only a refused connection says no.
+func alive(path string) bool {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return true
+	}
+	defer unix.Close(fd)
+	return unix.Connect(fd, &unix.SockaddrUnix{Name: path}) != unix.ECONNREFUSED
+}
+
+func setAccess(path string, config *ListenConfig) error {
+	mode := config.Mode
+	if mode == 0 {
+		mode = 0o666
+	}
+	if config.Group != "" {
+		gid, err := groupID(config.Group)
+		if err != nil {
+			return err
+		}
+		if err := os.Lchown(path, -1, gid); err != nil {
+			return err
+		}
+	}
+	return os.Chmod(path, mode.Perm())
+}
+
+func groupID(group string) (int, error) {
+	g, err := user.LookupGroup(group)
+	if err != nil {
+		if _, numeric := strconv.ParseUint(group, 10, 32); numeric != nil {
+			return 0, err
+		}
+		return strconv.Atoi(group)
+	}
+	return strconv.Atoi(g.Gid)
+}
+
+// Accept waits for the next client; see [Listener.AcceptPipe].
+func (l *Listener) Accept() (net.Conn, error) {
+	c, err := l.AcceptPipe()
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// AcceptPipe waits for the next client that is let in, and for nothing that the client does after connecting. Clients that are
+// not let in, or have gone, are logged and passed over.
+func (l *Listener) AcceptPipe() (*Conn, error) {
+	for {
+		socket, err := l.sockets.AcceptUnix()
+		if err != nil {
+			return nil, opError("accept", l.pipe, err)
+		}
+		c, err := l.admit(socket)
+		if err == nil {
+			return c, nil
+		}
+	}
+}
+
+// admit makes a Conn of an accepted socket, which it takes over.
+func (l *Listener) admit(socket *net.UnixConn) (*Conn, error) {
+	t, err := token.Of(socket)
+	if err == nil {
+		if l.config.AllowForeignRoot {
+			t = t.AllowForeignRoot()
+		}
+		t = l.shared(t)
+		if l.config.Allow != nil {
+			err = l.config.Allow(t)
+		}
+	}
+	if err != nil {
+		l.config.Logger.Warn("client not let in", "pipe", l.pipe, "client", t, "error", err)
+		control(socket, func(fd int) { announce.RefusePreface(fd, announce.RefusedAccess) })
+		closePipe(socket)
+		return nil, err
+	}
+	return &Conn{socket: socket, server: &serverEnd{listener: l, peer: t}, pipe: l.pipe, message: l.config.Message}, nil
+}
+
+// shared returns a token that an earlier client had if t is the same, so that many connections of one client are cheap.
+func (l *Listener) shared(t *token.Token) *token.Token {
+	if last := l.lastToken.Load(); last != nil && last.Source() == t.Source() && last.Equal(t) {
+		return last
+	}
+	l.lastToken.Store(t)
+	return t
+}
+
+// Addr returns the socket's address.
+func (l *Listener) Addr() net.Addr { return l.address }
+
+// Name returns the pipe's name as it was given to Listen, folded; the path where it was one.
+func (l *Listener) Name() string { return l.pipe }
+
+// SyscallConn returns the listening socket, for options that this package does not know.
+func (l *Listener) SyscallConn() (syscall.RawConn, error) { return l.sockets.SyscallConn() }
+
+// Close stops listening and removes the socket's file if Listen made it and it is still there. Connections that were accepted
+// stay.
+func (l *Listener) Close() error {
+	l.closeOnce.Do(func() {
+		if l.path != "" {
+			if now, err := os.Lstat(l.path); err == nil && os.SameFile(now, l.file) {
+				os.Remove(l.path)
+			}
+		}
+		l.closeErr = opError("close", l.pipe, l.sockets.Close())
+	})
+	return l.closeErr
+}

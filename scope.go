@@ -1,0 +1,168 @@
+package guise
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/guise-project/guise/thread"
+	"github.com/guise-project/guise/token"
+)
+
+// Scope is the stretch in which a goroutine, locked to its thread, wears a token (NT: between ImpersonateNamedPipeClient and
+// RevertToSelf). It is for the function that it is given to, until that returns.
+type Scope struct {
+	token  *token.Token
+	worn   thread.Worn
+	ended  atomic.Bool
+	others *others
+}
+
+// others are the goroutines that a scope started.
+type others struct {
+	wait sync.WaitGroup
+	mu   sync.Mutex
+	errs []error
+}
+
+// Token returns the context that the scope wears.
+func (s *Scope) Token() *token.Token { return s.token }
+
+// RunAs calls fn on the calling goroutine, with the thread wearing t: what fn does to files, sockets and pipes the kernel
+// judges as t's. It returns fn's error, joined with those of the goroutines that fn started with [Scope.Go], for which it
+// waits.
+//
+// The thread is changed whole or not at all, and restored however fn ends, by a panic and [runtime.Goexit] too. Where that
+// can't be done the process ends. Scopes nest. See the package comment for what stays the server's in a scope.
+//
+// An error from RunAs itself is an [*OpError] that wraps [ErrPrivilege], [ErrLevel], [ErrNotWearable] or what the system said;
+// fn was not called then.
+func RunAs(t *token.Token, fn func(*Scope) error) error {
+	s := &Scope{token: t}
+	if err := s.enter(); err != nil {
+		return opError("impersonate", "", err)
+	}
+	return s.run("", fn)
+}
+
+// RunAsClient is [RunAs] for the client of the connection: its context of the open with static tracking, and with dynamic
+// tracking the one that what was read last was written under. It allocates nothing.
+//
+// Before the client has said anything it fails with [ErrNoDataRead]; it still works when the client has closed. A client's
+// end has no client.
+func (c *Conn) RunAsClient(fn func(*Scope) error) error {
+	if c.server == nil {
+		return opError("impersonate", c.pipe, errNotServer)
+	}
+	known, t, err := c.server.context(c)
+	if err != nil {
+		return c.fail("impersonate", err)
+	}
+	s := known.takeSpare(t)
+	if err := s.enter(); err != nil {
+		return opError("impersonate", c.pipe, err)
+	}
+	defer known.putSpare(s)
+	return s.run(c.pipe, fn)
+}
+
+func (s *Scope) enter() error {
+	s.worn.Owner = s
+	return s.worn.Enter(s.token)
+}
+
+// run calls fn in the scope that the thread has entered, and leaves it.
+func (s *Scope) run(pipe string, fn func(*Scope) error) (err error) {
+	s.ended.Store(false)
+	defer func() {
+		leaveErr := s.worn.Leave()
+		if s.others == nil && leaveErr == nil {
+			s.ended.Store(true)
+			return
+		}
+		err = s.finish(pipe, err, leaveErr)
+	}()
+	return fn(s)
+}
+
+// finish waits for the goroutines of the scope and joins the errors.
+func (s *Scope) finish(pipe string, err, leaveErr error) error {
+	var errs []error
+	if s.others != nil {
+		s.others.wait.Wait()
+		errs = s.others.errs
+		s.others = nil
+	}
+	s.ended.Store(true)
+	if leaveErr != nil {
+		errs = append(errs, opError("impersonate", pipe, leaveErr))
+	}
+	if len(errs) == 0 {
+		return err
+	}
+	return errors.Join(append([]error{err}, errs...)...)
+}
+
+// Go calls fn on a goroutine of its own that is in the same scope. The scope's RunAs waits for it and returns its error. A go
+// statement would run fn as the server.
+//
+// It is for the scope's function and the goroutines it started this way.
+func (s *Scope) Go(fn func() error) {
+	if s.ended.Load() {
+		panic("guise: Scope.Go after the scope has ended")
+	}
+	s.startOthers().start(s, fn)
+}
+
+var othersMu sync.Mutex
+
+func (s *Scope) startOthers() *others {
+	othersMu.Lock()
+	defer othersMu.Unlock()
+	if s.others == nil {
+		s.others = new(others)
+	}
+	return s.others
+}
+
+func (o *others) start(s *Scope, fn func() error) {
+	o.wait.Add(1)
+	go func() {
+		defer o.wait.Done()
+		worn := thread.Worn{Owner: s}
+		if err := worn.Enter(s.token); err != nil {
+			o.fail(fmt.Errorf("starting a goroutine in a scope: %w", err))
+			return
+		}
+		defer func() {
+			if err := worn.Leave(); err != nil {
+				o.fail(err)
+			}
+		}()
+		if err := fn(); err != nil {
+			o.fail(err)
+		}
+	}()
+}
+
+func (o *others) fail(err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.errs = append(o.errs, err)
+}
+
+// takeSpare returns the scope that the connection's last call used if it was for the same token, so that entering allocates
+// nothing, and a new one otherwise.
+func (k *knownClient) takeSpare(t *token.Token) *Scope {
+	if s := k.spare.Swap(nil); s != nil && s.token == t {
+		return s
+	}
+	return &Scope{token: t}
+}
+
+func (k *knownClient) putSpare(s *Scope) {
+	if s.ended.Load() {
+		k.spare.Store(s)
+	}
+}

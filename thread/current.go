@@ -1,0 +1,43 @@
+package thread
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// worn has what each thread of this process wears, by thread id, innermost first.
+var worn struct {
+	any     atomic.Int32 // threads in the map: 0 spares everybody else the lock
+	mu      sync.Mutex
+	threads map[int32]*Worn
+}
+
+// Current returns the innermost of what the calling thread wears, nil if it wears nothing. The caller's goroutine has to be
+// locked to its thread for the answer to stay true, which inside a scope it is.
+func Current() *Worn {
+	if worn.any.Load() == 0 {
+		return nil
+	}
+	return wornBy(threadID())
+}
+
+func wornBy(tid int32) *Worn {
+	worn.mu.Lock()
+	defer worn.mu.Unlock()
+	return worn.threads[tid]
+}
+
+// setWorn records that thread tid wears w, nothing if w is nil.
+func setWorn(tid int32, w *Worn) {
+	worn.mu.Lock()
+	defer worn.mu.Unlock()
+	if w == nil {
+		delete(worn.threads, tid)
+	} else {
+		if worn.threads == nil {
+			worn.threads = make(map[int32]*Worn)
+		}
+		worn.threads[tid] = w
+	}
+	worn.any.Store(int32(len(worn.threads)))
+}

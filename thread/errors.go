@@ -1,0 +1,21 @@
+package thread
+
+import (
+	"errors"
+	"syscall"
+)
+
+// ErrPrivilege says that this process may not act as somebody else: that takes CAP_SETUID and CAP_SETGID (NT:
+// ERROR_PRIVILEGE_NOT_HELD).
+var ErrPrivilege = errors.New("acting as another user takes CAP_SETUID and CAP_SETGID")
+
+// callError is a system call that failed.
+type callError struct {
+	call  string
+	errno syscall.Errno
+}
+
+func failed(call string, errno syscall.Errno) error { return &callError{call, errno} }
+
+func (e *callError) Error() string { return e.call + ": " + e.errno.Error() }
+func (e *callError) Unwrap() error { return e.errno }

@@ -1,0 +1,120 @@
+package token
+
+import (
+	"encoding/json"
+	"log/slog"
+	"os/user"
+	"strconv"
+	"strings"
+)
+
+// String prints the token as a person would write it: the account, its groups with the primary one first, and what is
+// out of the ordinary.
+//
+//	alice(1001) groups=alice(1001),audio(29)
+//
+// It asks the account database for the names. An id without an account stands alone.
+func (t *Token) String() string {
+	if t == nil || t.source.Kind == 0 {
+		return "nobody"
+	}
+	var b strings.Builder
+	b.WriteString(userLabel(t.uid))
+	b.WriteString(" groups=")
+	b.WriteString(groupLabel(t.gid))
+	for _, g := range t.groups {
+		if g != t.gid {
+			b.WriteByte(',')
+			b.WriteString(groupLabel(g))
+		}
+	}
+	if c := t.Capabilities(); c != (Capabilities{}) {
+		b.WriteString(" capabilities=" + c.Effective.String())
+		if c.Permitted != c.Effective {
+			b.WriteString(" of " + c.Permitted.String())
+		}
+	}
+	if l := t.Level(); l != Impersonation {
+		b.WriteString(" level=" + l.String())
+	}
+	if t.effectiveOnly {
+		b.WriteString(" effective-only")
+	}
+	if t.obstacle != nil {
+		b.WriteString(" (never worn: " + t.obstacle.reason + ")")
+	}
+	return b.String()
+}
+
+// MarshalText returns what String does. There is no way back.
+func (t *Token) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
+
+type jsonID struct {
+	ID   uint32 `json:"id"`
+	Name string `json:"name,omitempty"`
+}
+
+// MarshalJSON returns an object with the members user, group and groups (each an id and, where there is an account, a
+// name), level, effectiveOnly, permitted, effective, label, source, pid and neverWorn (why, if it can't be worn). There is
+// no way back.
+func (t *Token) MarshalJSON() ([]byte, error) {
+	if t == nil || t.source.Kind == 0 {
+		return []byte("null"), nil
+	}
+	groups := make([]jsonID, len(t.groups))
+	for i, g := range t.groups {
+		groups[i] = jsonID{g, groupName(g)}
+	}
+	neverWorn := ""
+	if t.obstacle != nil {
+		neverWorn = t.obstacle.reason
+	}
+	c := t.Capabilities()
+	return json.Marshal(struct {
+		User          jsonID   `json:"user"`
+		Group         jsonID   `json:"group"`
+		Groups        []jsonID `json:"groups"`
+		Level         Level    `json:"level"`
+		EffectiveOnly bool     `json:"effectiveOnly"`
+		Permitted     CapSet   `json:"permitted"`
+		Effective     CapSet   `json:"effective"`
+		Label         string   `json:"label,omitempty"`
+		Source        string   `json:"source"`
+		PID           int      `json:"pid,omitempty"`
+		NeverWorn     string   `json:"neverWorn,omitempty"`
+	}{
+		jsonID{t.uid, userName(t.uid)}, jsonID{t.gid, groupName(t.gid)}, groups,
+		t.Level(), t.effectiveOnly, c.Permitted, c.Effective, t.label,
+		t.source.Kind.String(), t.source.PID, neverWorn,
+	})
+}
+
+// LogValue makes a token readable in a structured log.
+func (t *Token) LogValue() slog.Value { return slog.StringValue(t.String()) }
+
+func userLabel(uid uint32) string  { return label(uid, userName(uid)) }
+func groupLabel(gid uint32) string { return label(gid, groupName(gid)) }
+
+func label(id uint32, name string) string {
+	number := strconv.FormatUint(uint64(id), 10)
+	if name == "" {
+		return number
+	}
+	return name + "(" + number + ")"
+}
+
+func userName(uid uint32) string {
+	u, err := user.LookupId(strconv.FormatUint(uint64(uid), 10))
+	if err != nil {
+		return ""
+	}
+	return u.Username
+}
+
+func groupName(gid uint32) string {
+	g, err := user.LookupGroupId(strconv.FormatUint(uint64(gid), 10))
+	if err != nil {
+		return ""
+	}
+	return g.Name
+}
