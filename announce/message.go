@@ -63,6 +63,12 @@ func (t Tracking) String() string {
 // MarshalText returns the tracking's name.
 func (t Tracking) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
 
+// UnmarshalText is the reverse of MarshalText.
+func (t *Tracking) UnmarshalText(text []byte) (err error) {
+	*t, err = ParseTracking(string(text))
+	return err
+}
+
 // ParseTracking returns the tracking that is called name, as [Tracking.String] prints it.
 func ParseTracking(name string) (Tracking, error) {
 	for t, n := range trackingNames {

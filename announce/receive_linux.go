@@ -78,7 +78,12 @@ func (in *inbox) recvInto(fd int, buf []byte, withCred bool) (received, error) {
 
 // receiveAnswer is how a client hears its server. Only plain messages are answers.
 func receiveAnswer(fd int) (any, error) {
-	r, err := new(inbox).recv(fd, false)
+	in := new(inbox)
+	r, err := in.recv(fd, false)
+	if err == unix.ECONNRESET {
+		// The server closed its end with something of ours unread. What it had said before is still there.
+		r, err = in.recv(fd, false)
+	}
 	if err == unix.EAGAIN {
 		return nil, nil
 	}
