@@ -107,7 +107,7 @@ type process struct {
 func Process(ids IDs, capabilities ...uintptr) (Actor, error) {
 	cmd := &exec.Cmd{
 		Path: "/proc/self/exe", Args: []string{"guise-actor"},
-		Env:    append(os.Environ(), environment),
+		Env:    append(os.Environ(), environment, "GORACE=atexit_sleep_ms=0"), // which is a second in a race-enabled build
 		Stderr: os.Stderr,
 		SysProcAttr: &syscall.SysProcAttr{
 			Credential:  &syscall.Credential{Uid: ids.UID, Gid: ids.GID, Groups: ids.Groups},
