@@ -1,0 +1,168 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/guise-project/guise"
+	"github.com/guise-project/guise/internal/discard"
+	"github.com/guise-project/guise/internal/unixsocket"
+	"github.com/guise-project/guise/token"
+)
+
+var errEnding = errors.New("the server ended before the client had said anything")
+
+// serve runs the command for one client, from its first word to its line in the log.
+func (s *server) serve(ctx context.Context, conn *guise.Conn) {
+	began := time.Now()
+	if err := conn.WaitClient(ctx); err != nil {
+		if ctx.Err() != nil {
+			err = errEnding
+		}
+		s.refuse(conn, began, err)
+		return
+	}
+	client, command, err := s.start(conn)
+	if err != nil {
+		s.refuse(conn, began, err)
+		return
+	}
+	err = await(ctx, client, command)
+	end(conn)
+
+	attributes := append(clientAttributes(client, conn.QoS()), outcome(command.ProcessState, err), slog.Duration("duration", time.Since(began)))
+	s.log.LogAttrs(context.Background(), slog.LevelInfo, "client served", attributes...)
+}
+
+// start starts the command as the client, which it returns. What can't be known of a client, or not be acted for, is an error.
+func (s *server) start(conn *guise.Conn) (*token.Token, *exec.Cmd, error) {
+	var client *token.Token
+	var command *exec.Cmd
+	err := conn.RunAsClient(func(scope *guise.Scope) error {
+		client = scope.Token()
+		command = scope.Command(s.command[0], s.command[1:]...)
+		return nil
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	pipe, err := blockingCopy(conn)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer pipe.Close()
+	command.Stdin, command.Stdout, command.Stderr = pipe, pipe, os.Stderr
+	command.Env = environment(client, addressText(conn.RemoteAddr()), addressText(conn.LocalAddr()))
+	// Not in the scope any more, which the fork would only lengthen: the command is the client all the same.
+	if err := command.Start(); err != nil {
+		return nil, nil, fmt.Errorf("starting %s as %s: %w", s.command[0], client, err)
+	}
+	return client, command, nil
+}
+
+// blockingCopy returns a descriptor of the pipe's socket for a program to read and write. It and conn are one open file
+// (fcntl(2)), so conn does not read and write any more.
+func blockingCopy(conn *guise.Conn) (*os.File, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var copied int
+	var copyErr error
+	err = raw.Control(func(fd uintptr) {
+		if copied, copyErr = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0); copyErr != nil {
+			return
+		}
+		if copyErr = unix.SetNonblock(copied, false); copyErr != nil {
+			unix.Close(copied)
+		}
+	})
+	if err = errors.Join(err, copyErr); err != nil {
+		return nil, fmt.Errorf("making a descriptor of the pipe for the command: %w", err)
+	}
+	return os.NewFile(uintptr(copied), conn.Name()), nil
+}
+
+// end ends a connection whose command has ended. The client reads what was written and then the end, even if it sent more
+// than the command read: closing a socket with something in its queue would have it read an error instead.
+func end(conn *guise.Conn) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		conn.Close()
+		return
+	}
+	pending := false
+	_ = raw.Control(func(fd uintptr) {
+		unix.Shutdown(int(fd), unix.SHUT_RDWR)
+		pending = unixsocket.Pending(int(fd))
+	})
+	if !pending {
+		conn.Close()
+		return
+	}
+	// There may be descriptors in the queue, and closing those may block.
+	discard.Call(func() {
+		_ = raw.Control(func(fd uintptr) { drain(int(fd)) })
+		conn.Close()
+	})
+}
+
+// drain reads what is queued on a socket that has been shut down.
+func drain(fd int) {
+	var in unixsocket.Inbox
+	buf := make([]byte, chunk)
+	for unixsocket.Pending(fd) {
+		if _, _, _, err := in.Receive(fd, buf, nil, nil, 0); err != nil {
+			return
+		}
+	}
+}
+
+// refuse ends a connection for which the command does not run.
+func (s *server) refuse(conn *guise.Conn, began time.Time, why error) {
+	qos := conn.QoS()
+	attributes := []slog.Attr{qosAttribute(qos)}
+	// Who calls is not known, and at level anonymous not to be told.
+	if client, err := conn.Client(); err == nil {
+		attributes = clientAttributes(client, qos)
+	}
+	conn.Close()
+	attributes = append(attributes, slog.Any("error", why), slog.Duration("duration", time.Since(began)))
+	s.log.LogAttrs(context.Background(), slog.LevelWarn, "client refused", attributes...)
+}
+
+func clientAttributes(client *token.Token, qos guise.QoS) []slog.Attr {
+	return []slog.Attr{
+		slog.Any("client", client),
+		slog.Uint64("uid", uint64(client.UID())),
+		slog.Uint64("gid", uint64(client.GID())),
+		slog.Int("pid", client.Source().PID),
+		qosAttribute(qos),
+	}
+}
+
+func qosAttribute(qos guise.QoS) slog.Attr {
+	return slog.Group("qos",
+		slog.String("level", qos.Level.String()),
+		slog.String("tracking", qos.Tracking.String()),
+		slog.Bool("effectiveOnly", qos.EffectiveOnly))
+}
+
+// outcome says how a command ended.
+func outcome(state *os.ProcessState, err error) slog.Attr {
+	var exit *exec.ExitError
+	switch {
+	case err != nil && !errors.As(err, &exit):
+		return slog.Any("error", err)
+	case !state.Exited():
+		return slog.String("status", state.String())
+	}
+	return slog.Int("status", state.ExitCode())
+}

@@ -1,0 +1,52 @@
+package main
+
+import (
+	"fmt"
+	"net"
+
+	"github.com/coreos/go-systemd/v22/activation"
+
+	"github.com/guise-project/guise"
+)
+
+// listen listens on the socket that systemd handed over, and on the pipe's own where there is none.
+func (s *server) listen() (*guise.Listener, error) {
+	files := activation.Files(true)
+	for _, f := range files {
+		defer f.Close()
+	}
+	switch len(files) {
+	case 0:
+		return guise.Listen(s.name, s.config())
+	case 1:
+	default:
+		return nil, fmt.Errorf("systemd handed over %d sockets and a server has one pipe: give each a service of its own", len(files))
+	}
+	listener, err := guise.ListenFile(files[0], s.config())
+	if err != nil {
+		return nil, fmt.Errorf("the socket that systemd handed over: %w", err)
+	}
+	if isMessage := isMessageSocket(listener); isMessage != s.message {
+		listener.Close()
+		return nil, fmt.Errorf("the socket that systemd handed over is for %s, --message says %s: make ListenStream= or ListenSequentialPacket= of the socket unit agree",
+			modeName(isMessage), modeName(s.message))
+	}
+	return listener, nil
+}
+
+func isMessageSocket(listener *guise.Listener) bool { return listener.Addr().Network() == "unixpacket" }
+
+func modeName(message bool) string {
+	if message {
+		return "messages"
+	}
+	return "bytes"
+}
+
+// addressText returns the path or abstract name (with @ in the place of its NUL) in a, "" if there is none.
+func addressText(a net.Addr) string {
+	if a == nil || a.String() == "@" { // how net prints that there is no name
+		return ""
+	}
+	return a.String()
+}

@@ -1,0 +1,175 @@
+package main
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// publicDirectory returns a new directory that everybody can look into: t.TempDir is closed to others.
+func publicDirectory(t *testing.T, mode os.FileMode) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "guise-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, mode); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// serving is a server that runs.
+type serving struct {
+	t       *testing.T
+	command *exec.Cmd
+	path    string
+	exited  chan struct{}
+
+	mu   sync.Mutex
+	more *sync.Cond
+	log  []string
+	end  bool
+}
+
+// serveOn starts `guise serve FLAGS PATH -- COMMAND` on a path of the test's own and waits until it listens.
+func serveOn(t *testing.T, flags []string, command ...string) *serving {
+	t.Helper()
+	path := filepath.Join(publicDirectory(t, 0o755), "pipe")
+	args := append([]string{"serve"}, flags...)
+	args = append(append(args, path, "--"), command...)
+	return start(t, path, guiseProgram(t, args...))
+}
+
+// start starts a server and waits until it listens.
+func start(t *testing.T, path string, command *exec.Cmd) *serving {
+	t.Helper()
+	s := &serving{t: t, command: command, path: path, exited: make(chan struct{})}
+	s.more = sync.NewCond(&s.mu)
+	stderr, err := command.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := command.Start(); err != nil {
+		t.Fatalf("starting the server: %v", err)
+	}
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		s.readLog(stderr)
+	}()
+	go func() {
+		defer close(s.exited)
+		<-read
+		_ = command.Wait() // the state says it
+	}()
+	t.Cleanup(func() {
+		select {
+		case <-s.exited:
+		default:
+			s.stop()
+		}
+	})
+	s.waitLog("msg=listening")
+	return s
+}
+
+func (s *serving) readLog(r io.Reader) {
+	lines := bufio.NewScanner(r)
+	for lines.Scan() {
+		s.mu.Lock()
+		s.log = append(s.log, lines.Text())
+		s.more.Broadcast()
+		s.mu.Unlock()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.end = true
+	s.more.Broadcast()
+}
+
+// waitLog waits for a line with all of parts in it and returns it.
+func (s *serving) waitLog(parts ...string) string {
+	s.t.Helper()
+	return s.waitLogs(1, parts...)
+}
+
+// waitLogs waits for n lines with all of parts in them and returns the last.
+func (s *serving) waitLogs(n int, parts ...string) string {
+	s.t.Helper()
+	late := false
+	timer := time.AfterFunc(patience, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		late = true
+		s.more.Broadcast()
+	})
+	defer timer.Stop()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		found := 0
+		for _, line := range s.log {
+			if hasAll(line, parts) {
+				found++
+			}
+			if found == n {
+				return line
+			}
+		}
+		if s.end || late {
+			s.t.Fatalf("the server's log has %d lines with all of %q, want %d:\n%s", found, parts, n, strings.Join(s.log, "\n"))
+		}
+		s.more.Wait()
+	}
+}
+
+func hasAll(line string, parts []string) bool {
+	for _, part := range parts {
+		if !strings.Contains(line, part) {
+			return false
+		}
+	}
+	return true
+}
+
+// stop sends SIGTERM, and fails the test unless the server ends cleanly. Commands that were not ended would keep its log open.
+func (s *serving) stop() {
+	s.t.Helper()
+	if err := s.command.Process.Signal(syscall.SIGTERM); err != nil {
+		s.t.Errorf("sending SIGTERM to the server: %v", err)
+	}
+	select {
+	case <-s.exited:
+	case <-time.After(patience):
+		s.command.Process.Kill()
+		s.t.Errorf("the server, or a command of it, did not end %v after SIGTERM", patience)
+		return
+	}
+	if status := s.command.ProcessState; status.ExitCode() != 0 {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.t.Errorf("the server ended with %v after SIGTERM, want exit status 0; its log:\n%s", status, strings.Join(s.log, "\n"))
+	}
+}
+
+// dial connects as a plain client of this process's.
+func (s *serving) dial() *net.UnixConn {
+	s.t.Helper()
+	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: s.path, Net: "unix"})
+	if err != nil {
+		s.t.Fatalf("connecting to the server: %v", err)
+	}
+	s.t.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(patience))
+	return conn
+}
