@@ -32,16 +32,44 @@ type clientEnd struct {
 	now      announce.Look
 	written  uint64 // bytes, in message mode messages
 
+	said said
+
 	readMu   sync.Mutex // in message mode
 	messages *messageReader
 	heard    atomic.Bool // something has been read
+}
+
+// said is what the server has said on the control channel.
+type said struct {
+	mu       sync.Mutex
+	tracking Tracking // in force; TrackingUnstated if it did not say
+	refusal  error    // why it ended the connection, nil if it did not say
+}
+
+func (s *said) take(answer any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch a := answer.(type) {
+	case announce.InForce:
+		s.tracking = a.Tracking
+	case announce.Refusal:
+		s.refusal = a
+	}
+}
+
+func (s *said) get() (tracking Tracking, refusal error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.tracking, s.refusal
 }
 
 // newClientEnd sends the preface on a socket that is connected, on a thread that wears what it wore when it connected.
 func newClientEnd(c *Conn, qos QoS) (*clientEnd, error) {
 	e := &clientEnd{stated: qos, tracking: qos.Tracking}
 	if w := thread.Current(); w != nil {
-		e.scope, _ = w.Owner.(*Scope)
+		if e.scope, _ = w.Owner.(*Scope); e.scope != nil {
+			e.scope.kept.Store(true)
+		}
 		e.limit(w, &qos)
 	}
 	if err := e.told.Take(); err != nil {
@@ -54,7 +82,8 @@ func newClientEnd(c *Conn, qos QoS) (*clientEnd, error) {
 	e.level, e.only = qos.Level, qos.EffectiveOnly
 	e.stated.Level, e.stated.EffectiveOnly = qos.Level, qos.EffectiveOnly
 	e.channel, err = announce.Open(raw, announce.Hello{
-		Level: qos.Level, Tracking: qos.Tracking, EffectiveOnly: qos.EffectiveOnly, Capabilities: e.told.Capabilities(),
+		Level: qos.Level, Tracking: qos.Tracking, EffectiveOnly: qos.EffectiveOnly,
+		Source: source(thread.Current()), Capabilities: e.told.Capabilities(),
 	})
 	if err != nil {
 		return nil, err
@@ -73,10 +102,18 @@ func newClientEnd(c *Conn, qos QoS) (*clientEnd, error) {
 
 // limit lowers what is stated to what the token that the thread wears allows: a level is never raised on the way.
 func (e *clientEnd) limit(w *thread.Worn, qos *QoS) {
-	if l := w.Token().Level(); qos.Level > l {
-		qos.Level = l
-	}
+	qos.Level = w.Token().AtMost(qos.Level)
 	qos.EffectiveOnly = qos.EffectiveOnly || w.Token().EffectiveOnly()
+}
+
+// source returns what the context of a thread is of: the scope it is in, 0 for the process itself.
+func source(w *thread.Worn) uint64 {
+	if w != nil {
+		if s, ok := w.Owner.(*Scope); ok {
+			return s.id
+		}
+	}
+	return 0
 }
 
 func (e *clientEnd) read(c *Conn, p []byte) (n int, err error) {
@@ -115,12 +152,22 @@ func (e *clientEnd) ended(err error) bool {
 	return err == io.EOF || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE)
 }
 
+// listen takes in what the server has said so far. It returns io.EOF once the server will say no more.
+func (e *clientEnd) listen() error {
+	for {
+		answer, err := e.channel.Answer()
+		if answer == nil || err != nil {
+			return err
+		}
+		e.said.take(answer)
+	}
+}
+
 // explain returns what the server said of why it ended the connection, and err if it said nothing.
 func (e *clientEnd) explain(err error) error {
-	if answer, answerErr := e.channel.Answer(); answerErr == nil {
-		if refusal, ok := answer.(announce.Refusal); ok {
-			return refusal
-		}
+	_ = e.listen()
+	if _, refusal := e.said.get(); refusal != nil {
+		return refusal
 	}
 	return err
 }
@@ -170,24 +217,36 @@ func (e *clientEnd) writeAnnounced(c *Conn, p []byte) (int, error) {
 // connection belongs to. Whether it belongs to one depends on the tracking, so such a write waits for the answer.
 func (e *clientEnd) decide(w *thread.Worn) error {
 	outside := e.scope != nil && !e.scope.ended.Load() && !within(w, e.scope)
-	if e.tracking == TrackingUnstated {
-		answer, err := e.channel.Answer()
-		if err == nil && answer == nil && outside {
-			answer, err = e.channel.WaitAnswer()
-		}
-		if err != nil && err != io.EOF {
+	if e.tracking == TrackingUnstated || outside && e.tracking == Dynamic {
+		if err := e.settle(outside); err != nil {
 			return err
-		}
-		switch a := answer.(type) {
-		case announce.InForce:
-			e.tracking = a.Tracking
-			e.plain.Store(a.Tracking == Static)
-		case announce.Refusal:
-			return a
 		}
 	}
 	if outside && e.tracking != Static {
 		return ErrWrongScope
+	}
+	return nil
+}
+
+// settle takes over the tracking that the server says is in force, if it has said so. With wait it waits for that where the
+// client stated none. It returns the server's refusal if there is one.
+func (e *clientEnd) settle(wait bool) error {
+	err := e.listen()
+	if tracking, refusal := e.said.get(); wait && err == nil && e.tracking == TrackingUnstated && tracking == TrackingUnstated && refusal == nil {
+		var answer any
+		answer, err = e.channel.WaitAnswer()
+		e.said.take(answer)
+	}
+	tracking, refusal := e.said.get()
+	if tracking != TrackingUnstated {
+		e.tracking = tracking
+		e.plain.Store(tracking == Static)
+	}
+	switch {
+	case refusal != nil:
+		return refusal
+	case err != nil && err != io.EOF:
+		return err
 	}
 	return nil
 }
@@ -214,7 +273,7 @@ func (e *clientEnd) tell(w *thread.Worn) error {
 	if e.now.Equal(&e.told) && qos.Level == e.level && qos.EffectiveOnly == e.only {
 		return nil
 	}
-	err := e.channel.Announce(&e.now, announce.Context{Level: qos.Level, EffectiveOnly: qos.EffectiveOnly, At: e.written})
+	err := e.channel.Announce(&e.now, announce.Context{Level: qos.Level, EffectiveOnly: qos.EffectiveOnly, Source: source(w), At: e.written})
 	if err != nil {
 		if e.ended(err) {
 			return e.unheard(err)
@@ -229,31 +288,18 @@ func (e *clientEnd) tell(w *thread.Worn) error {
 // unheard is what follows when the server has closed its end of the control channel: either tracking is static, or the
 // connection has ended.
 func (e *clientEnd) unheard(err error) error {
-	switch a, _ := e.channel.Answer(); a := a.(type) {
-	case announce.InForce:
-		if a.Tracking == Static {
-			e.tracking = Static
-			e.plain.Store(true)
-			return nil
-		}
-	case announce.Refusal:
-		return a
+	if e.settle(false) == nil && e.tracking == Static {
+		return nil
 	}
-	return fmt.Errorf("the server no longer hears of changes: %w", err)
+	return e.explain(fmt.Errorf("the server no longer hears of changes: %w", err))
 }
 
 func (e *clientEnd) qosInForce() QoS {
 	q := e.stated.inForce(TrackingUnstated)
-	q.Tracking = e.stated.Tracking
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.tracking == TrackingUnstated {
-		if a, err := e.channel.Answer(); err == nil {
-			if f, ok := a.(announce.InForce); ok {
-				e.tracking = f.Tracking
-				e.plain.Store(f.Tracking == Static)
-			}
-		}
+	if e.tracking != Static {
+		_ = e.settle(false)
 	}
 	q.Tracking = e.tracking
 	return q

@@ -32,6 +32,7 @@ func (s *Scope) Command(name string, args ...string) *exec.Cmd {
 // CommandIn is [Scope.Command] in the directory dir, which is entered as the client. Setting the command's Dir instead would
 // enter it as the server, and let a client whose file system it is hang the server.
 func (s *Scope) CommandIn(dir, name string, args ...string) *exec.Cmd {
+	s.kept.Store(true)
 	order := secondstage.Order{
 		UID: s.token.UID(), GID: s.token.GID(), Groups: s.token.Groups(),
 		Capabilities: s.token.Capabilities(),

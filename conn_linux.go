@@ -84,7 +84,11 @@ func closePipe(socket *net.UnixConn) {
 		return
 	}
 	socket.SetDeadline(time.Unix(1, 0)) // whoever still waits on it need not
-	discard.Call(func() { socket.Close() })
+	discard.Call(func() {
+		// Closing with something unread would take what was sent last away from the other end.
+		control(socket, unixsocket.Drain)
+		socket.Close()
+	})
 }
 
 // CloseWrite shuts down the writing side: the other end reads to the end and can still answer.

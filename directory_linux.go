@@ -28,8 +28,9 @@ func directories() []string {
 	return []string{systemDirectory}
 }
 
-// listenDirectory returns where this process's own pipes go: root's in the system's directory, a user's in his own.
-func listenDirectory() (string, error) {
+// Directory returns where the pipes that this process makes by name go: root's in the system's directory, a user's in a
+// directory of the user's own. It need not be there yet.
+func Directory() (string, error) {
 	if !secureexec.Is() {
 		if dir := os.Getenv("GUISE_DIR"); dir != "" {
 			return dir, nil

@@ -29,6 +29,8 @@ var (
 	ErrMoreData = errors.New("the message is longer than the buffer; the next read returns the rest")
 	// ErrScopeEnded: a Scope was used after its function had returned.
 	ErrScopeEnded = errors.New("the scope has ended")
+	// ErrBadName: this can't be the name or path of a pipe.
+	ErrBadName = errors.New("not a pipe's name")
 	// ErrNoPipe: no pipe of that name.
 	ErrNoPipe = errors.New("there is no pipe of this name")
 	// ErrNobodyListens: the pipe's server has gone and left its socket behind.

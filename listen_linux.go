@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/guise-project/guise/announce"
+	"github.com/guise-project/guise/internal/discard"
 	"github.com/guise-project/guise/token"
 )
 
@@ -36,6 +37,9 @@ type ListenConfig struct {
 	// Tracking is for clients that state none; TrackingUnstated means Static. A client that does not speak guise's
 	// protocol can't announce changes and is static all the same.
 	Tracking Tracking
+	// Level is the least that clients have to allow; those that state less are turned away, and told so. LevelUnstated
+	// lets all in.
+	Level Level
 	// AllowForeignRoot lets scopes wear uid 0 of another mount or user namespace than this process's: a container's root,
 	// or clients of a service that has a mount namespace of its own.
 	AllowForeignRoot bool
@@ -49,6 +53,9 @@ type Listener struct {
 	config  ListenConfig
 	pipe    string
 	address *net.UnixAddr
+
+	// adopted listeners were made by somebody else, with options that clients' sockets inherit.
+	adopted bool
 
 	// The socket's file, if this listener made it.
 	path string
@@ -112,7 +119,7 @@ func (c *ListenConfig) place(a address) (string, error) {
 	dir := c.Dir
 	if dir == "" {
 		var err error
-		if dir, err = listenDirectory(); err != nil {
+		if dir, err = Directory(); err != nil {
 			return "", err
 		}
 		if err := makeDirectory(dir); err != nil {
@@ -195,11 +202,20 @@ func (l *Listener) adopt(fd int) error {
 		return err
 	}
 	l.config.Message = kind == unix.SOCK_SEQPACKET
+	l.adopted = true
+	withoutMarks(fd)
 	if err := l.take(fd); err != nil {
 		return err
 	}
 	l.pipe = l.address.Name
 	return nil
+}
+
+// withoutMarks turns off what would come with a client's every message, and make plain data look like a preface.
+func withoutMarks(fd int) {
+	for _, option := range []int{unix.SO_PASSCRED, unix.SO_PASSSEC, unix.SO_PASSPIDFD} {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, option, 0) // an option that the kernel does not have is not on
+	}
 }
 
 // take takes over fd, a listening Unix socket.
@@ -221,6 +237,11 @@ const backlog = 4096
 
 // bindSocket makes a listening socket at path.
 func bindSocket(path string, config *ListenConfig) (fd int, info os.FileInfo, err error) {
+	unlock, err := lockName(path)
+	if err != nil {
+		return -1, nil, err
+	}
+	defer unlock()
 	kind := unix.SOCK_STREAM
 	if config.Message {
 		kind = unix.SOCK_SEQPACKET
@@ -229,13 +250,17 @@ func bindSocket(path string, config *ListenConfig) (fd int, info os.FileInfo, er
 	if err != nil {
 		return -1, nil, err
 	}
-	defer func() {
-		if err != nil {
-			unix.Close(fd)
-		}
-	}()
-	if err = bindOver(fd, path); err != nil {
+	if info, err = bindListening(fd, path, config); err != nil {
+		unix.Close(fd)
 		return -1, nil, err
+	}
+	return fd, info, nil
+}
+
+// bindListening binds fd to path and has it listen.
+func bindListening(fd int, path string, config *ListenConfig) (info os.FileInfo, err error) {
+	if err := bindOver(fd, path); err != nil {
+		return nil, err
 	}
 	defer func() {
 		if err != nil {
@@ -243,38 +268,64 @@ func bindSocket(path string, config *ListenConfig) (fd int, info os.FileInfo, er
 		}
 	}()
 	// Nobody can connect before listen(2), so nobody gets in with the wrong mode.
-	if err = setAccess(path, config); err != nil {
-		return -1, nil, err
+	if err := setAccess(path, config); err != nil {
+		return nil, err
 	}
 	if info, err = os.Lstat(path); err != nil {
-		return -1, nil, err
+		return nil, err
 	}
-	if err = unix.Listen(fd, backlog); err != nil {
-		return -1, nil, fmt.Errorf("listen(2): %w", err)
+	if err := unix.Listen(fd, backlog); err != nil {
+		return nil, fmt.Errorf("listen(2): %w", err)
 	}
-	if now, statErr := os.Lstat(path); statErr != nil || !os.SameFile(now, info) {
-		return -1, nil, fmt.Errorf("%w: another one took it at the same moment", ErrPipeTaken)
+	return info, nil
+}
+
+// lockName keeps other servers from taking the socket's path until unlock is called. Between its bind(2) and its listen(2) a
+// server looks as if it were dead, and a dead one's socket may be another's by the time that it is removed. The lock is a file
+// beside the socket, which only those can make who could make the socket; '~' is in no pipe's name.
+func lockName(path string) (unlock func(), err error) {
+	path += "~lock"
+	for {
+		fd, err := unix.Open(path, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
+		if err != nil {
+			return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+		}
+		for err = unix.EINTR; err == unix.EINTR; {
+			err = unix.Flock(fd, unix.LOCK_EX)
+		}
+		if err != nil {
+			unix.Close(fd)
+			return nil, fmt.Errorf("locking %s: %w", path, err)
+		}
+		// Whoever had it before has removed the file; what counts is the one that is there now.
+		var locked, there unix.Stat_t
+		if unix.Fstat(fd, &locked) == nil && unix.Lstat(path, &there) == nil && locked.Dev == there.Dev && locked.Ino == there.Ino {
+			return func() {
+				os.Remove(path)
+				unix.Close(fd)
+			}, nil
+		}
+		unix.Close(fd)
 	}
-	return fd, info, nil
 }
 
 // bindOver binds fd to path, where a dead server's socket may still be.
 func bindOver(fd int, path string) error {
 	address := &unix.SockaddrUnix{Name: path}
-	for range 8 {
-		err := unix.Bind(fd, address)
-		if err != unix.EADDRINUSE {
-			return err
-		}
-		if err := removeDead(path); err != nil {
-			return err
-		}
+	err := unix.Bind(fd, address)
+	if err != unix.EADDRINUSE {
+		return err
 	}
-	return fmt.Errorf("%w: others keep taking it", ErrPipeTaken)
+	if err := removeDead(path); err != nil {
+		return err
+	}
+	if err = unix.Bind(fd, address); err == unix.EADDRINUSE {
+		err = fmt.Errorf("%w: another one took it at the same moment", ErrPipeTaken)
+	}
+	return err
 }
 
-// removeDead removes the socket at path if nobody listens on it. It moves it away first and asks again there, so that a
-// server that has just come up does not lose its name.
+// removeDead removes the socket at path if nobody listens on it.
 func removeDead(path string) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -289,20 +340,7 @@ func removeDead(path string) error {
 	if alive(path) {
 		return ErrPipeTaken
 	}
-	aside := filepath.Join(filepath.Dir(path), ".dead-"+strconv.Itoa(os.Getpid()))
-	if err := os.Rename(path, aside); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		return err
-	}
-	if alive(aside) {
-		if err := unix.Renameat2(unix.AT_FDCWD, aside, unix.AT_FDCWD, path, unix.RENAME_NOREPLACE); err != nil {
-			return fmt.Errorf("a server came up on %s meanwhile and its socket, moved to %s, can't be put back: %w", path, aside, err)
-		}
-		return ErrPipeTaken
-	}
-	return os.Remove(aside)
+	return os.Remove(path)
 }
 
 // alive reports whether somebody listens on the socket at path. Only a refused connection says no.
@@ -369,6 +407,9 @@ func (l *Listener) AcceptPipe() (*Conn, error) {
 
 // admit makes a Conn of an accepted socket, which it takes over.
 func (l *Listener) admit(socket *net.UnixConn) (*Conn, error) {
+	if l.adopted {
+		control(socket, withoutMarks) // it may have waited since before the listener was adopted
+	}
 	t, err := token.Of(socket)
 	if err == nil {
 		if l.config.AllowForeignRoot {
@@ -415,7 +456,16 @@ func (l *Listener) Close() error {
 				os.Remove(l.path)
 			}
 		}
+		// Clients that nobody has accepted go with the socket, and may have put on theirs what blocks when it is closed.
+		// So this is not the last to close it.
+		last := -1
+		control(l.sockets, func(fd int) {
+			if copied, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0); err == nil {
+				last = copied
+			}
+		})
 		l.closeErr = opError("close", l.pipe, l.sockets.Close())
+		discard.Descriptor(last)
 	})
 	return l.closeErr
 }

@@ -56,7 +56,7 @@ func (r *messageReader) receive(fd int, p []byte) (n int, fresh bool, err error)
 	case n == 0 && controlLen == 0:
 		return 0, false, io.EOF
 	case flags&unix.MSG_TRUNC != 0:
-		return 0, false, fmt.Errorf("%w: one of more than %d bytes came", errMessageTooLong, MaxMessage)
+		return 0, true, fmt.Errorf("%w: one of more than %d bytes came", errMessageTooLong, MaxMessage)
 	case n > len(p):
 		r.rest = (*r.spill)[:n-len(p)]
 		return len(p), true, ErrMoreData

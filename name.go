@@ -23,6 +23,14 @@ type address struct {
 // parseAddress understands NAME, \\.\pipe\NAME and PATH; a path has a slash in it. The empty name, "." and "..", and whatever
 // else is neither, are errors.
 func parseAddress(s string) (address, error) {
+	a, err := parse(s)
+	if err != nil {
+		return address{}, fmt.Errorf("%w: %w", ErrBadName, err)
+	}
+	return a, nil
+}
+
+func parse(s string) (address, error) {
 	if s == "" {
 		return address{}, errors.New("a pipe needs a name")
 	}

@@ -15,9 +15,13 @@ import (
 type Scope struct {
 	token  *token.Token
 	worn   thread.Worn
+	id     uint64 // of this stretch: no other has it in this process
 	ended  atomic.Bool
+	kept   atomic.Bool // something may still refer to it when it has ended
 	others *others
 }
+
+var lastScope atomic.Uint64
 
 // others are the goroutines that a scope started.
 type others struct {
@@ -68,6 +72,7 @@ func (c *Conn) RunAsClient(fn func(*Scope) error) error {
 }
 
 func (s *Scope) enter() error {
+	s.id = lastScope.Add(1)
 	s.worn.Owner = s
 	return s.worn.Enter(s.token)
 }
@@ -112,6 +117,7 @@ func (s *Scope) Go(fn func() error) {
 	if s.ended.Load() {
 		panic("guise: Scope.Go after the scope has ended")
 	}
+	s.kept.Store(true)
 	s.startOthers().start(s, fn)
 }
 
@@ -162,7 +168,7 @@ func (k *knownClient) takeSpare(t *token.Token) *Scope {
 }
 
 func (k *knownClient) putSpare(s *Scope) {
-	if s.ended.Load() {
+	if s.ended.Load() && !s.kept.Load() {
 		k.spare.Store(s)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -47,10 +48,14 @@ type knownClient struct {
 
 // following is a dynamic connection's place in what its client says.
 type following struct {
-	channel *announce.Receiver // nil once the client has closed it
-	at      uint64             // bytes (messages) that have been returned by read
-	next    *announce.Announced
-	held    []byte // read from the socket, but written under a context that is not current yet
+	channel *announce.Receiver    // nil once the client has closed it
+	at      uint64                // bytes (messages) that have been returned by read
+	latest  uint64                // the place that was announced last
+	waiting []*announce.Announced // in order: received, and their place not reached
+	behind  bool                  // more may have been in the kernel's queue when the last read returned
+	placed  *announce.Announced   // whose place was reached last, at first that of the open
+	current *announce.Announced   // what the current context is of
+	held    []byte                // read from the socket, but written under a context that is not current yet
 }
 
 // WaitClient waits until the client has said something, so that [Conn.RunAsClient], [Conn.Client] and [Conn.QoS] know it, and
@@ -84,7 +89,8 @@ func (s *serverEnd) wait(ctx context.Context, c *Conn) error {
 		}()
 	}
 	err = raw.Read(func(fd uintptr) bool {
-		return announce.PeekFirst(int(fd)) != announce.Nothing || s.phase.Load() != unknown
+		first, peekErr := announce.PeekFirst(int(fd))
+		return first != announce.Nothing || peekErr != nil || s.phase.Load() != unknown
 	})
 	if err != nil {
 		if ctx.Err() != nil {
@@ -114,8 +120,8 @@ func (s *serverEnd) meet(c *Conn) error {
 }
 
 func (s *serverEnd) meetOn(c *Conn, fd int) error {
-	first := announce.PeekFirst(fd)
-	if first == announce.Nothing {
+	first, err := announce.PeekFirst(fd)
+	if err == nil && first == announce.Nothing {
 		return ErrNoDataRead
 	}
 	known := &knownClient{current: s.peer}
@@ -127,9 +133,15 @@ func (s *serverEnd) meetOn(c *Conn, fd int) error {
 	defer unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSRIGHTS, 0)
 
 	s.known = known
+	if err != nil {
+		return s.loseLocked(c, err)
+	}
 	if first == announce.Plain {
 		// A client that can't announce is static, whatever the listener prefers.
 		known.qos = QoS{}.inForce(Static)
+		if err := s.enough(known.qos.Level); err != nil {
+			return s.loseLocked(c, err)
+		}
 		s.phase.Store(static)
 		return nil
 	}
@@ -145,6 +157,11 @@ func (s *serverEnd) meetOn(c *Conn, fd int) error {
 	}
 	stated := QoS{hello.Level, hello.Tracking, hello.EffectiveOnly}
 	known.qos = stated.inForce(s.listener.config.Tracking)
+	if err := s.enough(known.qos.Level); err != nil {
+		channel.Refuse(announce.RefusalFor(err))
+		channel.Close()
+		return s.loseLocked(c, err)
+	}
 	known.current = s.peer.Restrict(token.Statement{
 		Level: known.qos.Level, EffectiveOnly: hello.EffectiveOnly, Capabilities: hello.Capabilities,
 	})
@@ -168,18 +185,30 @@ func (s *serverEnd) meetOn(c *Conn, fd int) error {
 		s.phase.Store(static)
 		return nil
 	}
-	known.following = &following{channel: channel}
+	opened := &announce.Announced{Token: known.current, Source: hello.Source}
+	known.following = &following{channel: channel, placed: opened, current: opened}
 	s.phase.Store(dynamic)
+	return nil
+}
+
+// enough returns an error if the listener takes a higher level.
+func (s *serverEnd) enough(l Level) error {
+	if l < s.listener.config.Level {
+		return fmt.Errorf("%w: it states %v, and this pipe takes %v", ErrLevel, l, s.listener.config.Level)
+	}
 	return nil
 }
 
 // loseLocked ends the connection because its client's context can't be known. s.mu is held.
 func (s *serverEnd) loseLocked(c *Conn, why error) error {
 	k := s.known
-	k.lost = fmt.Errorf("%w: %w", ErrContextLost, why)
+	k.lost = why
+	if !errors.Is(why, ErrLevel) { // that client was honest
+		k.lost = fmt.Errorf("%w: %w", ErrContextLost, why)
+	}
 	k.current = nil
 	s.phase.Store(lost)
-	s.listener.config.Logger.Warn("client's context lost", "pipe", c.pipe, "client", s.peer, "error", why)
+	s.listener.config.Logger.Warn("connection ended", "pipe", c.pipe, "client", s.peer, "error", k.lost)
 	if f := k.following; f != nil && f.channel != nil {
 		f.channel.Refuse(announce.RefusalFor(why))
 		f.channel.Close()
@@ -292,43 +321,94 @@ func (s *serverEnd) returnHeld(c *Conn, p []byte) (int, error) {
 	return n, nil
 }
 
+// mostWaiting is how many announcements are taken off the channel before their place among the data is reached. More stay in
+// the kernel's queue, whose length the sender pays for.
+const mostWaiting = 16
+
+// takeOff takes announcements off the channel to wait for their place.
+func (f *following) takeOff() error {
+	for len(f.waiting) < mostWaiting {
+		next, err := f.receive()
+		if err != nil {
+			return err
+		}
+		if next == nil {
+			f.behind = false
+			return nil
+		}
+		f.waiting = append(f.waiting, next)
+	}
+	f.behind = true
+	return nil
+}
+
 // follow makes the context current that what comes next was written under, and returns for how many of the next n bytes or
 // messages it holds, at least one.
 func (s *serverEnd) follow(c *Conn, n uint64) (uint64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	k := s.known
-	if k.lost != nil {
-		return 0, k.lost
+	if s.known.lost != nil {
+		return 0, s.known.lost
 	}
-	f := k.following
+	f := s.known.following
+	if s.known.qos.Tracking == Static {
+		return n, nil // frozen
+	}
 	for {
-		if f.next == nil && f.channel != nil {
-			next, err := f.channel.Next()
-			if err == io.EOF {
-				f.channel.Close()
-				f.channel = nil
-			} else if err != nil {
-				return 0, s.loseLocked(c, err)
-			}
-			if next != nil && next.At < f.at {
-				return 0, s.loseLocked(c, fmt.Errorf("%w: a context is to begin at %d, where %d has been read already", announce.ErrProtocol, next.At, f.at))
-			}
-			f.next = next
+		if err := f.takeOff(); err != nil {
+			return 0, s.loseLocked(c, err)
 		}
-		switch {
-		case f.next == nil:
-			return n, nil
-		case f.next.At > f.at:
-			return min(n, f.next.At-f.at), nil
+		for len(f.waiting) > 0 && f.waiting[0].At <= f.at {
+			f.placed = f.waiting[0]
+			f.waiting = slices.Delete(f.waiting, 0, 1)
 		}
-		k.current = f.next.Token.Restrict(token.Statement{
-			Level: k.qos.Level, EffectiveOnly: k.qos.EffectiveOnly, Capabilities: token.AllCapabilities,
-		})
-		if s.listener.config.AllowForeignRoot {
-			k.current = k.current.AllowForeignRoot()
+		if len(f.waiting) > 0 || !f.behind {
+			break
 		}
-		f.next = nil
+	}
+	s.makeCurrent(f.placed)
+	if len(f.waiting) > 0 {
+		n = min(n, f.waiting[0].At-f.at)
+	}
+	return n, nil
+}
+
+// receive returns the next announcement, nil if there is none.
+func (f *following) receive() (*announce.Announced, error) {
+	if f.channel == nil {
+		return nil, nil
+	}
+	next, err := f.channel.Next()
+	if err == io.EOF {
+		f.channel.Close()
+		f.channel = nil
+		return nil, nil
+	}
+	if err != nil || next == nil {
+		return nil, err
+	}
+	if next.At < f.latest {
+		return nil, fmt.Errorf("%w: a context is to begin at %d, after one that begins at %d", announce.ErrProtocol, next.At, f.latest)
+	}
+	if next.At < f.at {
+		return nil, fmt.Errorf("%w: a context is to begin at %d, where %d has been read already", announce.ErrProtocol, next.At, f.at)
+	}
+	f.latest = next.At
+	return next, nil
+}
+
+// makeCurrent makes an announced context the client's. s.mu is held.
+func (s *serverEnd) makeCurrent(a *announce.Announced) {
+	k := s.known
+	if k.following.current == a {
+		return
+	}
+	k.following.current = a
+	k.current = a.Token.Restrict(token.Statement{
+		Level: k.qos.Level, EffectiveOnly: k.qos.EffectiveOnly, Capabilities: token.AllCapabilities,
+	})
+	if s.listener.config.AllowForeignRoot {
+		k.current = k.current.AllowForeignRoot()
 	}
 }
 
@@ -340,22 +420,46 @@ func (s *serverEnd) context(c *Conn) (*knownClient, *token.Token, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	k := s.known
+	if k.lost == nil && k.qos.Tracking == Dynamic {
+		if err := s.catchUp(c); err != nil {
+			return nil, nil, err
+		}
+	}
 	if k.lost != nil {
 		return nil, nil, k.lost
-	}
-	if k.qos.Tracking == Dynamic && k.current.UID() == 0 {
-		// A root client's capabilities are looked at each time.
-		control(c.socket, func(fd int) { k.current = k.current.LookAgain(fd) })
 	}
 	return k, k.current, nil
 }
 
-func (s *serverEnd) qosInForce(c *Conn) QoS {
-	if s.meet(c) != nil {
-		return QoS{}
+// catchUp makes what the client has announced since the last read the current context, whether or not what it announced it
+// with has been read: a server acts as its client is now. Only the source of the current context counts, the client's process
+// or one scope of the client's: what it writes for somebody else waits for its place among the data, and so does what was
+// announced before that read returned. So what was read is acted on as who wrote it. s.mu is held.
+func (s *serverEnd) catchUp(c *Conn) error {
+	f := s.known.following
+	wasBehind, old := f.behind, len(f.waiting)
+	if err := f.takeOff(); err != nil {
+		return s.loseLocked(c, err)
 	}
+	for _, a := range f.waiting[old:] {
+		if !wasBehind && a.Source == f.current.Source {
+			s.makeCurrent(a)
+		}
+	}
+	if s.known.current.UID() == 0 {
+		// A root client's capabilities are looked at each time.
+		control(c.socket, func(fd int) { s.known.current = s.known.current.LookAgain(fd) })
+	}
+	return nil
+}
+
+func (s *serverEnd) qosInForce(c *Conn) QoS {
+	_ = s.meet(c)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.known == nil {
+		return QoS{}
+	}
 	return s.known.qos
 }
 
@@ -365,6 +469,35 @@ func (s *serverEnd) close() {
 	if s.known != nil && s.known.following != nil && s.known.following.channel != nil {
 		s.known.following.channel.Close()
 		s.known.following.channel = nil
+	}
+}
+
+// Freeze ends the following of the client: its context stays what it is now, and the client is told that tracking is static. It
+// is for a server that hands the socket to a program, which can't follow, and would let the client's announcements pile up.
+// With static tracking it does nothing.
+func (c *Conn) Freeze() error {
+	if c.server == nil {
+		return opError("identify", c.pipe, errNotServer)
+	}
+	if _, _, err := c.server.context(c); err != nil {
+		return c.fail("identify", err)
+	}
+	c.server.freeze()
+	return nil
+}
+
+func (s *serverEnd) freeze() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	k := s.known
+	if k.lost != nil || k.qos.Tracking != Dynamic {
+		return
+	}
+	k.qos.Tracking = Static
+	if f := k.following; f.channel != nil {
+		f.channel.Tell(announce.InForce{Level: k.qos.Level, Tracking: Static, EffectiveOnly: k.qos.EffectiveOnly})
+		f.channel.Close()
+		f.channel = nil
 	}
 }
 

@@ -2,6 +2,7 @@ package announce
 
 import (
 	"os"
+	"runtime"
 	"testing"
 
 	"github.com/guise-project/guise/internal/leftover"
@@ -9,6 +10,9 @@ import (
 
 // role, in the environment, makes the test binary play another process in place of running tests.
 const role = "GUISE_TEST_ROLE"
+
+// Tests change threads for good and let them end with their goroutines. The main thread can't, so none of them gets it.
+func init() { runtime.LockOSThread() }
 
 func TestMain(m *testing.M) {
 	if play, ok := roles[os.Getenv(role)]; ok {

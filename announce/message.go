@@ -31,8 +31,8 @@ const (
 const (
 	magic0, magic1 = 'G', 'U'
 	headerLen      = 4
-	helloLen       = headerLen + 4 + 8 + 8
-	contextLen     = headerLen + 4 + 8 + 8 + 8 + 8
+	helloLen       = headerLen + 4 + 8 + 8 + 8
+	contextLen     = headerLen + 4 + 8 + 8 + 8 + 8 + 8
 	inForceLen     = headerLen + 4
 	refusedLen     = headerLen + 4
 	longest        = contextLen
@@ -86,6 +86,7 @@ type Hello struct {
 	EffectiveOnly bool
 	// Capabilities of the opening thread, all where it does not want to be cut down.
 	Capabilities token.Capabilities
+	Source       uint64 // of the opening thread's context; see Context
 }
 
 // Context is a client's message that its context is another from a place in what it writes.
@@ -97,6 +98,9 @@ type Context struct {
 	// had written before.
 	At           uint64
 	Capabilities token.Capabilities
+	// Source is what the context is of: 0 for the client's process, another number for each scope in which it acts for
+	// somebody. A server's scope follows one source.
+	Source uint64
 }
 
 // InForce is a server's answer to a client that stated no tracking, or one that can't be had.
@@ -116,6 +120,7 @@ const (
 	RefusedVersion                     // the server does not speak the client's version
 	RefusedBusy                        // the server is out of descriptors
 	RefusedProof                       // the client announced a context that the kernel does not prove
+	RefusedLevel                       // the client's level is below what the server needs
 )
 
 var refusals = [...]string{
@@ -124,6 +129,7 @@ var refusals = [...]string{
 	RefusedVersion:  "the server does not speak this version of the protocol",
 	RefusedBusy:     "the server is out of file descriptors; try again later",
 	RefusedProof:    "the server could not have the announced context proved",
+	RefusedLevel:    "the server needs a higher impersonation level than this client states",
 }
 
 func (r Refusal) Error() string {
@@ -148,14 +154,16 @@ func flags(effectiveOnly bool) byte {
 
 func (h Hello) encode() []byte {
 	b := append(header(kindHello, helloLen), byte(h.Level), byte(h.Tracking), flags(h.EffectiveOnly), 0)
-	return appendCapabilities(b, h.Capabilities)
+	b = appendCapabilities(b, h.Capabilities)
+	return binary.LittleEndian.AppendUint64(b, h.Source)
 }
 
 func (c Context) encode() []byte {
 	b := append(header(kindContext, contextLen), byte(c.Level), flags(c.EffectiveOnly), 0, 0)
 	b = binary.LittleEndian.AppendUint64(b, c.Sequence)
 	b = binary.LittleEndian.AppendUint64(b, c.At)
-	return appendCapabilities(b, c.Capabilities)
+	b = appendCapabilities(b, c.Capabilities)
+	return binary.LittleEndian.AppendUint64(b, c.Source)
 }
 
 func (f InForce) encode() []byte {
@@ -206,7 +214,7 @@ func decode(b []byte) (any, error) {
 	}
 	switch k {
 	case kindHello:
-		h := Hello{Level: token.Level(body[0]), Tracking: Tracking(body[1]), Capabilities: readCapabilities(body[4:])}
+		h := Hello{Level: token.Level(body[0]), Tracking: Tracking(body[1]), Capabilities: readCapabilities(body[4:]), Source: binary.LittleEndian.Uint64(body[20:])}
 		var err error
 		h.EffectiveOnly, err = checkStatement(h.Level, h.Tracking, body[2], body[3])
 		return h, err
@@ -216,6 +224,7 @@ func decode(b []byte) (any, error) {
 			Sequence:     binary.LittleEndian.Uint64(body[4:]),
 			At:           binary.LittleEndian.Uint64(body[12:]),
 			Capabilities: readCapabilities(body[20:]),
+			Source:       binary.LittleEndian.Uint64(body[36:]),
 		}
 		var err error
 		c.EffectiveOnly, err = checkStatement(c.Level, TrackingUnstated, body[1], body[2]|body[3])

@@ -19,12 +19,12 @@ var messages = []struct {
 	wire    string
 }{
 	{"hello that states nothing", Hello{},
-		"GU\x01\x01\x00\x00\x00\x00" + "\x00\x00\x00\x00\x00\x00\x00\x00" + "\x00\x00\x00\x00\x00\x00\x00\x00"},
-	{"hello that states all", Hello{token.Delegation, Dynamic, true, token.Capabilities{Permitted: 0x0102030405060708, Effective: 0xf1f2f3f4f5f6f7f8}},
-		"GU\x01\x01\x04\x02\x01\x00" + "\x08\x07\x06\x05\x04\x03\x02\x01" + "\xf8\xf7\xf6\xf5\xf4\xf3\xf2\xf1"},
-	{"context", Context{token.Identification, true, 0x1112131415161718, 0x2122232425262728, token.Capabilities{Permitted: 1, Effective: math.MaxUint64}},
+		"GU\x01\x01\x00\x00\x00\x00" + "\x00\x00\x00\x00\x00\x00\x00\x00" + "\x00\x00\x00\x00\x00\x00\x00\x00" + "\x00\x00\x00\x00\x00\x00\x00\x00"},
+	{"hello that states all", Hello{token.Delegation, Dynamic, true, token.Capabilities{Permitted: 0x0102030405060708, Effective: 0xf1f2f3f4f5f6f7f8}, 0x3132333435363738},
+		"GU\x01\x01\x04\x02\x01\x00" + "\x08\x07\x06\x05\x04\x03\x02\x01" + "\xf8\xf7\xf6\xf5\xf4\xf3\xf2\xf1" + "\x38\x37\x36\x35\x34\x33\x32\x31"},
+	{"context", Context{token.Identification, true, 0x1112131415161718, 0x2122232425262728, token.Capabilities{Permitted: 1, Effective: math.MaxUint64}, 7},
 		"GU\x01\x02\x02\x01\x00\x00" + "\x18\x17\x16\x15\x14\x13\x12\x11" + "\x28\x27\x26\x25\x24\x23\x22\x21" +
-			"\x01\x00\x00\x00\x00\x00\x00\x00" + "\xff\xff\xff\xff\xff\xff\xff\xff"},
+			"\x01\x00\x00\x00\x00\x00\x00\x00" + "\xff\xff\xff\xff\xff\xff\xff\xff" + "\x07\x00\x00\x00\x00\x00\x00\x00"},
 	{"in force", InForce{token.Impersonation, Static, false}, "GU\x01\x03\x03\x01\x00\x00"},
 	{"in force, effective only", InForce{token.Anonymous, Dynamic, true}, "GU\x01\x03\x01\x02\x01\x00"},
 	{"refused", RefusedProof, "GU\x01\x04\x05\x00\x00\x00"},
@@ -111,12 +111,12 @@ func TestVersionErrorSaysWhichVersion(t *testing.T) {
 }
 
 func TestRefusalNamesItsReason(t *testing.T) {
-	for r := RefusedAccess; r <= RefusedProof; r++ {
+	for r := RefusedAccess; int(r) < len(refusals); r++ {
 		if r.Error() == "" || strings.Contains(r.Error(), "for reason") {
 			t.Errorf("refusal %d says %q", r, r.Error())
 		}
 	}
-	for _, r := range []Refusal{0, RefusedProof + 1, 255} {
+	for _, r := range []Refusal{0, Refusal(len(refusals)), 255} {
 		if !strings.Contains(r.Error(), "for reason") {
 			t.Errorf("unknown refusal %d says %q", r, r.Error())
 		}

@@ -16,23 +16,31 @@ type First uint8
 // What may have come first.
 const (
 	Nothing First = iota
-	Plain         // data, the end, or an error: a client that does not speak guise's protocol
+	Plain         // data or the end: a client that does not speak guise's protocol
 	Preface       // a byte with a descriptor
 )
 
-// PeekFirst says what came first on a pipe, without consuming it. The socket must not have SO_PASSCRED set.
-func PeekFirst(pipe int) First {
+// PeekFirst says what came first on a pipe, without consuming it. The socket must not have SO_PASSCRED set. An error is never
+// taken for a plain client: it would raise the level of one that is not.
+func PeekFirst(pipe int) (First, error) {
 	var b [1]byte
 	var in unixsocket.Inbox
 	// Without room for control data the kernel installs no descriptor and only says that there is one.
 	_, _, flags, err := in.Receive(pipe, b[:], nil, nil, unix.MSG_PEEK)
+	if err == unix.ECONNRESET {
+		// The client has closed with something of ours unread. On a sequenced-packet socket that is said before what it had
+		// sent is handed out, and only once.
+		_, _, flags, err = in.Receive(pipe, b[:], nil, nil, unix.MSG_PEEK)
+	}
 	switch {
 	case err == unix.EAGAIN:
-		return Nothing
-	case err == nil && flags&unix.MSG_CTRUNC != 0:
-		return Preface
+		return Nothing, nil
+	case err != nil:
+		return Nothing, fmt.Errorf("looking at what came first: %w", err)
+	case flags&unix.MSG_CTRUNC != 0:
+		return Preface, nil
 	}
-	return Plain
+	return Plain, nil
 }
 
 // ErrNoDescriptors says that a descriptor got lost on its way because this process can't have more of them.
@@ -58,7 +66,7 @@ func checkPreface(r received) error {
 		// Taking the client for a plain one would raise its level.
 		return fmt.Errorf("receiving the preface: %w", ErrNoDescriptors)
 	case r.descriptor < 0:
-		return fmt.Errorf("%w: the preface brought no descriptor", ErrProtocol)
+		return fmt.Errorf("%w: descriptors came, and not with the first byte", ErrProtocol)
 	case r.truncated || len(r.data) != 1 || r.data[0] != PrefaceByte:
 		return fmt.Errorf("%w: a descriptor came first, but not with the preface's byte", ErrProtocol)
 	}
@@ -67,7 +75,7 @@ func checkPreface(r received) error {
 
 // RefusePreface consumes what came first without waiting and, if it is a preface, tells its sender why it is refused.
 func RefusePreface(pipe int, why Refusal) {
-	if PeekFirst(pipe) != Preface {
+	if first, err := PeekFirst(pipe); err != nil || first != Preface {
 		return
 	}
 	if r, err := ReceivePreface(pipe); err == nil {

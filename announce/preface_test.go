@@ -48,6 +48,15 @@ func leaksNothing(t *testing.T, f func()) {
 	}
 }
 
+func peekFirst(t *testing.T, pipe int) First {
+	t.Helper()
+	first, err := PeekFirst(pipe)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return first
+}
+
 func TestPeekFirstTellsPrefaceFromDataAndConsumesNeither(t *testing.T) {
 	for _, kind := range []struct {
 		name string
@@ -55,12 +64,12 @@ func TestPeekFirstTellsPrefaceFromDataAndConsumesNeither(t *testing.T) {
 	}{{"stream", unix.SOCK_STREAM}, {"messages", unix.SOCK_SEQPACKET}} {
 		t.Run(kind.name, func(t *testing.T) {
 			server, client := pair(t, kind.kind)
-			if got := PeekFirst(server); got != Nothing {
+			if got := peekFirst(t, server); got != Nothing {
 				t.Errorf("of a silent client: %v, want Nothing", got)
 			}
 			sendMessage(t, client, "data")
 			for range 2 {
-				if got := PeekFirst(server); got != Plain {
+				if got := peekFirst(t, server); got != Plain {
 					t.Errorf("of a plain client: %v, want Plain", got)
 				}
 			}
@@ -72,7 +81,7 @@ func TestPeekFirstTellsPrefaceFromDataAndConsumesNeither(t *testing.T) {
 			sendMessage(t, client, "G", far)
 			leaksNothing(t, func() {
 				for range 2 {
-					if got := PeekFirst(server); got != Preface {
+					if got := peekFirst(t, server); got != Preface {
 						t.Errorf("of a byte with a descriptor: %v, want Preface", got)
 					}
 				}
@@ -83,7 +92,7 @@ func TestPeekFirstTellsPrefaceFromDataAndConsumesNeither(t *testing.T) {
 				r.Close()
 			}
 			unix.Shutdown(client, unix.SHUT_WR)
-			if got := PeekFirst(server); got != Plain {
+			if got := peekFirst(t, server); got != Plain {
 				t.Errorf("at the end: %v, want Plain", got)
 			}
 		})
@@ -148,7 +157,7 @@ func TestPrefaceThatIsNoneEndsTheConnectionAndLeaksNothing(t *testing.T) {
 			}
 			sendMessage(t, client, test.data, fds...)
 			leaksNothing(t, func() {
-				if got := PeekFirst(server); got != Preface {
+				if got := peekFirst(t, server); got != Preface {
 					t.Fatalf("PeekFirst = %v, want Preface", got)
 				}
 				r, err := ReceivePreface(server)
@@ -283,7 +292,7 @@ func TestRefusePrefaceTellsTheClientWhy(t *testing.T) {
 	}
 	sendMessage(t, client, "data")
 	RefusePreface(server, RefusedAccess)
-	if PeekFirst(server) != Plain {
+	if peekFirst(t, server) != Plain {
 		t.Error("a plain client's data was consumed")
 	}
 }

@@ -262,7 +262,7 @@ func other(t *testing.T, name string, cred *syscall.Credential) (fd int, cmd *ex
 	t.Cleanup(func() { unix.Close(p[0]) })
 	theirs := os.NewFile(uintptr(p[1]), "descriptor 3")
 	cmd = exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), role+"="+name)
+	cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0", role+"="+name)
 	cmd.Stderr = os.Stderr
 	cmd.ExtraFiles = []*os.File{theirs}
 	if cred != nil {
@@ -360,7 +360,7 @@ func TestFollowSaysWhatTheKernelLacks(t *testing.T) {
 	} {
 		t.Run(role, func(t *testing.T) {
 			cmd := exec.Command("/proc/self/exe")
-			cmd.Env = append(os.Environ(), "GUISE_TEST_ROLE="+role)
+			cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0", "GUISE_TEST_ROLE="+role)
 			cmd.Stderr = os.Stderr
 			out, err := cmd.Output()
 			if err != nil || string(out) != want {

@@ -89,8 +89,9 @@ var ErrCannotProve = errors.New("this kernel can't prove changes of a client's c
 
 // Announced is a context that the kernel proved.
 type Announced struct {
-	Token *token.Token
-	At    uint64
+	Token  *token.Token
+	Source uint64
+	At     uint64
 }
 
 // Next returns the next context that the client announced; nil if none waits. After [io.EOF] none will come. Other errors end
@@ -125,8 +126,9 @@ func (r *Receiver) Next() (*Announced, error) {
 	}
 	r.sequence = c.Sequence
 	return &Announced{
-		Token: t.Restrict(token.Statement{Level: c.Level, EffectiveOnly: c.EffectiveOnly, Capabilities: c.Capabilities}),
-		At:    c.At,
+		Token:  t.Restrict(token.Statement{Level: c.Level, EffectiveOnly: c.EffectiveOnly, Capabilities: c.Capabilities}),
+		Source: c.Source,
+		At:     c.At,
 	}, nil
 }
 
@@ -177,6 +179,8 @@ func RefusalFor(err error) Refusal {
 		return RefusedProof
 	case errors.Is(err, ErrNoDescriptors):
 		return RefusedBusy
+	case errors.Is(err, token.ErrLevel):
+		return RefusedLevel
 	}
 	return RefusedProtocol
 }

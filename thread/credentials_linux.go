@@ -1,3 +1,7 @@
+//go:build amd64 || arm64
+
+// The plain names of these system calls are those of 16-bit ids on 386 and arm.
+
 package thread
 
 import (
@@ -62,8 +66,13 @@ func (c *credentials) read() error {
 	if c.groups, err = readGroups(c.groups); err != nil {
 		return err
 	}
-	if c.caps, err = readCapabilities(); err != nil {
+	if c.caps, err = readCapabilities(0); err != nil {
 		return err
+	}
+	if c.uids.real != 0 && c.uids.effective != 0 && c.uids.saved != 0 {
+		// Without a uid 0 the bits change nothing: see effectiveAfter, which then never sees one go or come.
+		c.securebits = 0
+		return nil
 	}
 	bits, _, e := syscall.RawSyscall(unix.SYS_PRCTL, unix.PR_GET_SECUREBITS, 0, 0)
 	if e != 0 {
@@ -103,8 +112,9 @@ func setGroups(groups []uint32) error {
 // unchanged is what setresuid(2) and setresgid(2) take for "leave it".
 const unchanged = ^uint32(0)
 
-func readCapabilities() (capability.Sets, error) {
-	sets, e := capability.Get()
+// readCapabilities returns the capabilities of a thread, of the calling one for 0.
+func readCapabilities(tid int32) (capability.Sets, error) {
+	sets, e := capability.Of(tid)
 	if e != 0 {
 		return sets, failed("capget", e)
 	}

@@ -23,6 +23,7 @@ type Worn struct {
 	sched  scheduling
 	// What Enter changed, for Leave to put back.
 	changedUID, changedGID, changedGroups bool
+	scopeEffective                        token.CapSet
 }
 
 // Token returns what is worn.
@@ -102,6 +103,7 @@ func (w *Worn) permitted(t *token.Token) error {
 // others away.
 func (w *Worn) put(t *token.Token) error {
 	caps := w.was.caps
+	w.scopeEffective = caps.Effective
 	w.changedGroups = !slices.Equal(w.was.groups, w.groups)
 	w.changedGID = w.was.gids.effective != t.GID()
 	w.changedUID = w.was.uids.effective != t.UID()
@@ -129,8 +131,9 @@ func (w *Worn) put(t *token.Token) error {
 		caps.Effective = w.was.effectiveAfter(caps.Effective, w.was.uids.effective, t.UID())
 	}
 	// The server's own capabilities are the most that anybody gets, whatever the client's are.
-	if wanted := t.Capabilities().Effective & w.base.was.caps.Effective; caps.Effective != wanted {
-		caps.Effective = wanted
+	w.scopeEffective = t.Capabilities().Effective & w.base.was.caps.Effective
+	if caps.Effective != w.scopeEffective {
+		caps.Effective = w.scopeEffective
 		return setCapabilities(caps)
 	}
 	return nil
@@ -142,9 +145,6 @@ func (w *Worn) put(t *token.Token) error {
 // somebody else's identity must not run anything more. If only the scheduling can't be, Leave returns an error and the
 // goroutine stays locked to the thread, which the runtime discards when the goroutine ends.
 func (w *Worn) Leave() error {
-	if tid := threadID(); tid != w.tid {
-		stop(fmt.Sprintf("a scope entered on thread %d was left on thread %d: its function unlocked the goroutine from its thread", w.tid, tid))
-	}
 	if err := w.takeOff(); err != nil {
 		stop(fmt.Sprintf("thread %d acted as uid %d and its own credentials can't be restored: %v", w.tid, w.token.UID(), err))
 	}
@@ -188,9 +188,22 @@ func (w *Worn) takeOff() error {
 			return err
 		}
 	}
-	now, err := readCapabilities()
+	return w.restoreCapabilities()
+}
+
+// restoreCapabilities also finds out whether all this happened on another thread than the one that entered: asking for that
+// thread's capabilities by its id costs no more than asking for one's own, and shows those of the scope if it is still in it.
+func (w *Worn) restoreCapabilities() error {
+	was := &w.was
+	now, err := readCapabilities(w.tid)
 	if err != nil {
 		return err
+	}
+	if now == was.caps && w.scopeEffective != was.caps.Effective {
+		return nil
+	}
+	if tid := threadID(); tid != w.tid {
+		return fmt.Errorf("the scope was left on thread %d: its function unlocked the goroutine from its thread", tid)
 	}
 	if now != was.caps {
 		return setCapabilities(was.caps)

@@ -5,12 +5,17 @@ import (
 	"os/user"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // Lookup returns the token of an account by its name, or by its uid in decimal where no account has that name. Its groups
 // are those that initgroups(3) would set, the primary one among them. With cgo the system's name service answers, without it
 // /etc/passwd and /etc/group do. A token of uid 0 has all of the server's capabilities.
 func Lookup(account string) (*Token, error) {
+	if strings.ContainsRune(account, 0) {
+		// The C library would look up what is before it.
+		return nil, fmt.Errorf("looking up account %q: a name has no NUL byte in it", account)
+	}
 	u, err := user.Lookup(account)
 	if err != nil {
 		if _, numeric := strconv.ParseUint(account, 10, 32); numeric == nil {

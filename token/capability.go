@@ -2,6 +2,7 @@ package token
 
 import (
 	"fmt"
+	"math/bits"
 	"strings"
 )
 
@@ -34,8 +35,8 @@ const knownCaps = CapSet(1)<<len(capNames) - 1
 // Has reports whether capability n is in the set.
 func (s CapSet) Has(n int) bool { return s&(1<<n) != 0 }
 
-// String lists the set as capability names without their prefix, "none" if it is empty and "all" if it has every
-// capability this package knows.
+// String lists the set as capability names without their prefix, or what is missing where that is less; "none" if it is
+// empty, and "all" if it has every capability this package knows.
 func (s CapSet) String() string {
 	switch {
 	case s == 0:
@@ -43,6 +44,13 @@ func (s CapSet) String() string {
 	case s&knownCaps == knownCaps:
 		return "all"
 	}
+	if missing := knownCaps &^ s; bits.OnesCount64(uint64(missing)) < len(capNames)/2 {
+		return "all but " + missing.names()
+	}
+	return s.names()
+}
+
+func (s CapSet) names() string {
 	var names []string
 	for n := range 64 {
 		if !s.Has(n) {

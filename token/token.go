@@ -131,6 +131,15 @@ func (t *Token) Level() Level {
 	return t.level
 }
 
+// AtMost returns l as far as the owner of the context allows it to be handed on. A client's token allows the level that the
+// client stated, Impersonation if it stated none; a token that is no client's allows every level.
+func (t *Token) AtMost(l Level) Level {
+	if t.level == LevelUnstated && (t.source.Kind == FromThread || t.source.Kind == FromAccount) {
+		return l
+	}
+	return min(l, t.Level())
+}
+
 // EffectiveOnly reports whether only the enabled capabilities count.
 func (t *Token) EffectiveOnly() bool { return t.effectiveOnly }
 
@@ -143,6 +152,8 @@ func (t *Token) Wearable() error {
 	switch {
 	case t == nil || t.source.Kind == 0:
 		return fmt.Errorf("%w: no token was given", ErrNotWearable)
+	case t.Level() < Identification: // not even by name
+		return fmt.Errorf("%w: acting as somebody takes level impersonation, and this client is anonymous", ErrLevel)
 	case t.obstacle != nil:
 		return fmt.Errorf("%w: %s", ErrNotWearable, t.obstacle.reason)
 	case t.Level() < Impersonation:

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/guise-project/guise"
 	"github.com/guise-project/guise/features"
 	"github.com/guise-project/guise/internal/capability"
 	"github.com/guise-project/guise/token"
@@ -88,7 +89,7 @@ func check() (*report, error) {
 	if r.ActAsOthers, err = canActAsOthers(); err != nil {
 		return nil, err
 	}
-	if r.Directory, err = pipeDirectory(); err != nil {
+	if r.Directory, err = guise.Directory(); err != nil {
 		r.NoDirectory = err.Error()
 	}
 	return r, nil

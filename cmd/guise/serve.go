@@ -130,6 +130,7 @@ func (s *server) announce(listener *guise.Listener) {
 func (s *server) config() *guise.ListenConfig {
 	return &guise.ListenConfig{
 		Mode: fs.FileMode(s.mode), Message: s.message, Tracking: guise.Tracking(s.tracking), Logger: s.libraryLog,
+		Level: guise.Impersonation, // or there is nobody to run the command as
 	}
 }
 

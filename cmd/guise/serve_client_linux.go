@@ -12,8 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/guise-project/guise"
-	"github.com/guise-project/guise/internal/discard"
-	"github.com/guise-project/guise/internal/unixsocket"
 	"github.com/guise-project/guise/token"
 )
 
@@ -29,15 +27,16 @@ func (s *server) serve(ctx context.Context, conn *guise.Conn) {
 		s.refuse(conn, began, err)
 		return
 	}
+	qos := conn.QoS() // as agreed; start freezes it
 	client, command, err := s.start(conn)
 	if err != nil {
 		s.refuse(conn, began, err)
 		return
 	}
 	err = await(ctx, client, command)
-	end(conn)
+	conn.Close()
 
-	attributes := append(clientAttributes(client, conn.QoS()), outcome(command.ProcessState, err), slog.Duration("duration", time.Since(began)))
+	attributes := append(clientAttributes(client, qos), outcome(command.ProcessState, err), slog.Duration("duration", time.Since(began)))
 	s.log.LogAttrs(context.Background(), slog.LevelInfo, "client served", attributes...)
 }
 
@@ -45,6 +44,10 @@ func (s *server) serve(ctx context.Context, conn *guise.Conn) {
 func (s *server) start(conn *guise.Conn) (*token.Token, *exec.Cmd, error) {
 	var client *token.Token
 	var command *exec.Cmd
+	// The command reads the socket itself, and can't follow.
+	if err := conn.Freeze(); err != nil {
+		return nil, nil, err
+	}
 	err := conn.RunAsClient(func(scope *guise.Scope) error {
 		client = scope.Token()
 		command = scope.Command(s.command[0], s.command[1:]...)
@@ -90,47 +93,12 @@ func blockingCopy(conn *guise.Conn) (*os.File, error) {
 	return os.NewFile(uintptr(copied), conn.Name()), nil
 }
 
-// end ends a connection whose command has ended. The client reads what was written and then the end, even if it sent more
-// than the command read: closing a socket with something in its queue would have it read an error instead.
-func end(conn *guise.Conn) {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		conn.Close()
-		return
-	}
-	pending := false
-	_ = raw.Control(func(fd uintptr) {
-		unix.Shutdown(int(fd), unix.SHUT_RDWR)
-		pending = unixsocket.Pending(int(fd))
-	})
-	if !pending {
-		conn.Close()
-		return
-	}
-	// There may be descriptors in the queue, and closing those may block.
-	discard.Call(func() {
-		_ = raw.Control(func(fd uintptr) { drain(int(fd)) })
-		conn.Close()
-	})
-}
-
-// drain reads what is queued on a socket that has been shut down.
-func drain(fd int) {
-	var in unixsocket.Inbox
-	buf := make([]byte, chunk)
-	for unixsocket.Pending(fd) {
-		if _, _, _, err := in.Receive(fd, buf, nil, nil, 0); err != nil {
-			return
-		}
-	}
-}
-
 // refuse ends a connection for which the command does not run.
 func (s *server) refuse(conn *guise.Conn, began time.Time, why error) {
 	qos := conn.QoS()
 	attributes := []slog.Attr{qosAttribute(qos)}
 	// Who calls is not known, and at level anonymous not to be told.
-	if client, err := conn.Client(); err == nil {
+	if client, err := token.Of(conn); err == nil && qos.Level != guise.Anonymous && qos.Level != guise.LevelUnstated {
 		attributes = clientAttributes(client, qos)
 	}
 	conn.Close()

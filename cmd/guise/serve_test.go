@@ -192,11 +192,11 @@ func TestServeRefusesBelowImpersonation(t *testing.T) {
 	dir := publicDirectory(t, 0o1777)
 	s := serveOn(t, nil, "touch", filepath.Join(dir, "ran"))
 	for level, parts := range map[string][]string{
-		"identification": {"client refused", "level=WARN", "qos.level=identification", fmt.Sprintf("uid=%d", os.Getuid()), "takes level impersonation"},
-		"anonymous":      {"client refused", "level=WARN", "qos.level=anonymous", "takes level impersonation"},
+		"identification": {"client refused", "level=WARN", "qos.level=identification", fmt.Sprintf("uid=%d", os.Getuid()), "this pipe takes impersonation"},
+		"anonymous":      {"client refused", "level=WARN", "qos.level=anonymous", "this pipe takes impersonation"},
 	} {
 		t.Run(level, func(t *testing.T) {
-			run(t, "", guiseProgram(t, "call", "--level", level, s.path))
+			run(t, "", guiseProgram(t, "call", "--level", level, s.path)).expect(t, "guise call", statusRefused, "")
 			line := s.waitLog(parts...)
 			if level == "anonymous" && strings.Contains(line, " uid=") {
 				t.Errorf("the log tells who an anonymous client is: %s", line)

@@ -37,7 +37,7 @@ var errEndedEarly = errors.New("the server closed the pipe before it had read al
 func exitStatus(err error) int {
 	var usage *usageError
 	switch {
-	case errors.As(err, &usage):
+	case errors.As(err, &usage), errors.Is(err, guise.ErrBadName):
 		return statusUsage
 	case errors.Is(err, guise.ErrNoPipe), errors.Is(err, guise.ErrNobodyListens):
 		return statusNoPipe

@@ -16,8 +16,11 @@ type Sets struct {
 }
 
 // Get returns the calling thread's.
-func Get() (Sets, syscall.Errno) {
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+func Get() (Sets, syscall.Errno) { return Of(0) }
+
+// Of returns those of the thread tid.
+func Of(tid int32) (Sets, syscall.Errno) {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3, Pid: tid}
 	var data [2]unix.CapUserData
 	if _, _, e := syscall.RawSyscall(unix.SYS_CAPGET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&data)), 0); e != 0 {
 		return Sets{}, e

@@ -77,7 +77,7 @@ func TestWhatIsLeftOverIsFound(t *testing.T) {
 				t.Skip("needs root: it changes a thread's ids")
 			}
 			cmd := exec.Command("/proc/self/exe", "-test.run=^TestWhatIsLeftOverIsFound$")
-			cmd.Env = append(os.Environ(), leaving+"="+test.leave)
+			cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0", leaving+"="+test.leave)
 			out, err := cmd.CombinedOutput()
 			if err == nil || !strings.Contains(string(out), test.says) {
 				t.Errorf("leaving a %s: error %v, output\n%s\nwant a failure that says %q", test.leave, err, out, test.says)

@@ -3,6 +3,7 @@ package secondstage
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"runtime"
@@ -53,14 +54,17 @@ func run() (status int, err error) {
 	}
 	path, err := exec.LookPath(o.Name)
 	if err != nil && !errors.Is(err, exec.ErrDot) {
-		return StatusNotFound, fmt.Errorf("uid %d: %w", o.UID, err)
+		return notRun(err), fmt.Errorf("uid %d: %w", o.UID, err)
 	}
 	err = syscall.Exec(path, o.Args, os.Environ())
-	status = StatusNotRun
-	if errors.Is(err, unix.ENOENT) {
-		status = StatusNotFound
+	return notRun(err), fmt.Errorf("uid %d: running %s: %w", o.UID, path, err)
+}
+
+func notRun(err error) (status int) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, exec.ErrNotFound) {
+		return StatusNotFound
 	}
-	return status, fmt.Errorf("uid %d: running %s: %w", o.UID, path, err)
+	return StatusNotRun
 }
 
 // become drops everything that is not the order's. The exec that follows ends the process's other threads, so this one is

@@ -50,3 +50,15 @@ func Pending(fd int) bool {
 	n, _, flags, err := in.Receive(fd, b[:], nil, nil, unix.MSG_PEEK)
 	return n != 0 || flags&unix.MSG_CTRUNC != 0 || err != nil
 }
+
+// Drain throws away what is queued on fd, whose reading side has been shut down. Descriptors in the queue are closed on the
+// way, which can block.
+func Drain(fd int) {
+	buf := make([]byte, 32<<10)
+	var in Inbox
+	for Pending(fd) {
+		if _, _, _, err := in.Receive(fd, buf, nil, nil, 0); err != nil && err != unix.ECONNRESET {
+			return
+		}
+	}
+}

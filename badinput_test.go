@@ -1,0 +1,290 @@
+package guise
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	toldNothing  = "heard nothing"
+	toldProtocol = "refused 2"
+	toldVersion  = "refused 3"
+	toldBusy     = "refused 4"
+	toldProof    = "refused 5"
+)
+
+// misbehaviours has a client for each way to break the protocol, and for each attack that a rule of the token socket answers.
+func misbehaviours() []misbehaviour {
+	// A preface of one descriptor that is no control channel. The client can't be told.
+	channel := func(name string, make func(c *rawClient) int) misbehaviour {
+		return misbehaviour{name: "channel: " + name, first: true, told: toldNothing, says: "no control channel",
+			do: func(c *rawClient) { c.preface("G", make(c)); c.write("2") }}
+	}
+	// A first control message that is no hello.
+	hello := func(name, told, says string, say func(c *rawClient)) misbehaviour {
+		return misbehaviour{name: "hello: " + name, first: true, told: told, says: says,
+			do: func(c *rawClient) { say(c); c.preface("G", c.far); c.write("2") }}
+	}
+	// A control message after the hello.
+	message := func(name, told, says string, say func(c *rawClient)) misbehaviour {
+		return misbehaviour{name: "message: " + name, told: told, says: says, do: func(c *rawClient) { say(c); c.write("2") }}
+	}
+	// A token socket that proves nothing, claimed as this process would one of its own.
+	token := func(name, says string, make func(c *rawClient) int) misbehaviour {
+		return misbehaviour{name: "token: " + name, told: toldProof, says: says,
+			do: func(c *rawClient) { must(c.announce(1, make(c), c.claim())); c.write("2") }}
+	}
+	accepted := func(name func() string) func(*rawClient) int {
+		return func(*rawClient) int { return rawAccepted(name()) }
+	}
+	bound := func(mine bool, name func() string) func(*rawClient) int {
+		return func(*rawClient) int {
+			a, b := rawPair(unix.SOCK_SEQPACKET)
+			if mine {
+				rawBind(a, name())
+			} else {
+				rawBind(b, name())
+			}
+			return a
+		}
+	}
+	nul := func() string { return "\x00" + rawAbstract("") }
+	named := func() string { return rawAbstract("guise-test") }
+	pair := func(kind int) func(*rawClient) int {
+		return func(*rawClient) int { a, _ := rawPair(kind); return a }
+	}
+	file := func(path string) func(*rawClient) int { return func(*rawClient) int { return rawFile(path) } }
+	pipe := func(*rawClient) int {
+		var p [2]int
+		must(unix.Pipe2(p[:], unix.O_CLOEXEC))
+		return p[0]
+	}
+	tcp := func(*rawClient) int { return rawSocket(unix.AF_INET, unix.SOCK_STREAM) }
+
+	all := []misbehaviour{
+		{name: "preface: wrong byte", first: true, told: toldNothing, says: "preface's byte",
+			do: func(c *rawClient) { c.preface("H", c.far); c.write("2") }},
+		{name: "preface: two descriptors", first: true, told: toldNothing, says: "descriptors",
+			do: func(c *rawClient) { c.say(rawHello(0, 0)); c.preface("G", c.far, c.far); c.write("2") }},
+		{name: "preface: 253 descriptors", first: true, told: toldNothing, says: "descriptors",
+			do: func(c *rawClient) {
+				fds := make([]int, 253)
+				for i := range fds {
+					fds[i] = c.far
+				}
+				c.preface("G", fds...)
+				c.write("2")
+			}},
+		channel("file", file("/dev/null")),
+		channel("directory", file("/")),
+		channel("pipe", pipe),
+		channel("TCP socket", tcp),
+		channel("stream socketpair", pair(unix.SOCK_STREAM)),
+		channel("accepted connection", accepted(named)),
+		channel("accepted connection on a name that begins with NUL", accepted(nul)),
+		channel("socketpair with a name", bound(true, named)),
+		channel("socketpair whose peer has a name that begins with NUL", bound(false, nul)),
+
+		hello("missing", toldProtocol, "without a hello", func(c *rawClient) {}),
+		hello("short", toldProtocol, "bytes long", func(c *rawClient) { c.say(rawHello(0, 0)[:20]) }),
+		hello("oversized", toldProtocol, "bytes long", func(c *rawClient) { c.say(rawHello(0, 0) + strings.Repeat("x", 60000)) }),
+		hello("empty", toldProtocol, "0 bytes", func(c *rawClient) { c.say("") }),
+		hello("other version", toldVersion, "version 2", func(c *rawClient) { c.say("GU\x02" + rawHello(0, 0)[3:]) }),
+		hello("unknown kind", toldProtocol, "unknown kind", func(c *rawClient) { c.say("GU\x01\x77") }),
+		hello("unknown level", toldProtocol, "level 9", func(c *rawClient) { c.say(rawHello(9, 0)) }),
+		hello("unknown tracking", toldProtocol, "tracking 9", func(c *rawClient) { c.say(rawHello(0, 9)) }),
+		hello("text", toldProtocol, "not one of guise's", func(c *rawClient) { must1(unix.Write(c.near, []byte("usage: su [options]\n"))) }),
+		hello("with a descriptor", toldProtocol, "plain hello", func(c *rawClient) { c.say(rawHello(0, 0), c.token()) }),
+		hello("with 200 descriptors", toldBusy, "descriptors", func(c *rawClient) {
+			fds := make([]int, 200)
+			for i := range fds {
+				fds[i] = c.far
+			}
+			c.say(rawHello(0, 0), fds...)
+		}),
+		hello("after a context", toldProtocol, "plain hello", func(c *rawClient) {
+			must(c.announce(1, c.token(), c.claim()))
+			c.say(rawHello(0, rawDynamic))
+		}),
+
+		message("hello again", toldProtocol, "not again", func(c *rawClient) { c.say(rawHello(0, rawDynamic)) }),
+		message("a server's", toldProtocol, "must not send", func(c *rawClient) { c.say("GU\x01\x04\x01\x00\x00\x00") }),
+		message("empty", toldProtocol, "0 bytes", func(c *rawClient) { c.say("") }),
+		message("short", toldProtocol, "bytes long", func(c *rawClient) { c.say(rawContext(0, 1, 1)[:20], c.token()) }),
+		message("oversized", toldProtocol, "bytes long", func(c *rawClient) { c.say(rawContext(0, 1, 1)+strings.Repeat("x", 60000), c.token()) }),
+		message("other version", toldVersion, "version 0", func(c *rawClient) { c.say("GU\x00"+rawContext(0, 1, 1)[3:], c.token()) }),
+		message("unknown kind", toldProtocol, "unknown kind", func(c *rawClient) { c.say("GU\x01\x05", c.token()) }),
+		message("unknown level", toldProtocol, "level 7", func(c *rawClient) { c.say(rawContext(7, 1, 1), c.token()) }),
+		message("a tricked program's text", toldProtocol, "not one of guise's", func(c *rawClient) {
+			must1(unix.Write(c.near, []byte("mount: only root can do that\n")))
+		}),
+		message("a tricked program's well-formed text", toldProof, "without a token socket", func(c *rawClient) {
+			must1(unix.Write(c.near, []byte(rawContext(0, 1, 1))))
+		}),
+		message("explicit credentials, no descriptor", toldProof, "without a token socket", func(c *rawClient) { must(c.announce(1, -1, c.claim())) }),
+		message("two token sockets", toldBusy, "descriptors", func(c *rawClient) { c.say(rawContext(0, 1, 1), c.token(), c.token()) }),
+		message("253 token sockets", toldBusy, "descriptors", func(c *rawClient) {
+			fds := make([]int, 253)
+			for i := range fds {
+				fds[i] = c.near
+			}
+			c.say(rawContext(0, 1, 1), fds...)
+		}),
+		message("begins in the past", toldProtocol, "has been read", func(c *rawClient) { must(c.announceAt(1, 0, c.token(), c.claim())) }),
+		message("sequence number 0", toldProof, "does not rise", func(c *rawClient) { must(c.announce(0, c.token(), c.claim())) }),
+		message("replayed", toldProof, "does not rise", func(c *rawClient) {
+			token := c.token()
+			must(c.announce(1, token, c.claim()))
+			must(c.announce(1, token, c.claim()))
+		}),
+
+		token("stream socketpair", "of type 1", pair(unix.SOCK_STREAM)),
+		token("datagram socketpair", "of type 2", pair(unix.SOCK_DGRAM)),
+		token("file", "no socket", file("/dev/null")),
+		token("pipe", "no socket", pipe),
+		token("TCP socket", "of family 2", tcp),
+		token("the pipe itself", "", func(c *rawClient) int { return c.pipe }),
+		token("accepted connection", "has a name", accepted(named)),
+		token("accepted connection on a name that begins with NUL", "has a name", accepted(nul)),
+		token("socketpair with a name", "has a name", bound(true, named)),
+		token("socketpair with a name that begins with NUL", "has a name", bound(true, nul)),
+		token("socketpair whose peer has a name", "has a name", bound(false, named)),
+		token("socketpair whose peer has a name that begins with NUL", "has a name", bound(false, nul)),
+		token("made by another process", "another process", func(c *rawClient) int {
+			a, b := rawPair(unix.SOCK_SEQPACKET)
+			c.child("maker", b)
+			return receiveDescriptor(a)
+		}),
+		message("sent by another process", toldProof, "sent by process", func(c *rawClient) { c.child("announcer", c.near, c.token()) }),
+		{name: "token: of a process that has gone", dies: true, says: "",
+			do: func(c *rawClient) { must(c.announce(1, c.token(), c.claim())); c.write("2") }},
+
+		{name: "claim: other pid", as: asRoot(), root: true, told: toldProof, says: "sent by process",
+			do: func(c *rawClient) {
+				claim := c.claim()
+				claim.Pid = int32(os.Getppid())
+				must(c.announce(1, c.token(), claim))
+				c.write("2")
+			}},
+		{name: "claim: other uid", as: asRoot(), root: true, told: toldProof, says: "claims uid 61005",
+			do: func(c *rawClient) {
+				claim := c.claim()
+				claim.Uid = 61005
+				must(c.announce(1, c.token(), claim))
+				c.write("2")
+			}},
+		{name: "claim: other gid", as: asRoot(), root: true, told: toldProof, says: "gid 61005",
+			do: func(c *rawClient) {
+				claim := c.claim()
+				claim.Gid = 61005
+				must(c.announce(1, c.token(), claim))
+				c.write("2")
+			}},
+		{name: "claim: the process's real uid for a socket of its effective one", as: asRoot(), root: true, told: toldProof, says: "claims uid 61001",
+			before: func() { become(61001, 61001, 61002) },
+			do: func(c *rawClient) {
+				become(-1, 61002, -1)
+				claim := c.claim()
+				claim.Uid = 61001
+				must(c.announce(1, c.token(), claim))
+				c.write("2")
+			}},
+		{name: "claim: of ids that the process had and may not take any more", as: asRoot(), root: true, told: toldProof, says: "claims uid 61001",
+			before: func() { become(61001, 61001, 61002) },
+			do: func(c *rawClient) {
+				become(-1, 61002, -1)
+				old, claim := c.token(), c.claim()
+				become(61001, 61001, 61001)
+				if err := c.announce(1, old, claim); err != unix.EPERM {
+					panic(fmt.Sprint("the kernel lets this process claim ids that it can't take: ", err))
+				}
+				must(c.announce(1, old, nil)) // the kernel adds the real ids
+				c.write("2")
+			}},
+		{name: "claim: root's, from before it was given up", as: asRoot(), root: true, told: toldProof, says: "claims uid 61001",
+			do: func(c *rawClient) {
+				old, claim := c.token(), c.claim()
+				become(61001, 61001, 61001)
+				if err := c.announce(1, old, claim); err != unix.EPERM {
+					panic(fmt.Sprint("the kernel lets this process claim ids that it can't take: ", err))
+				}
+				must(c.announce(1, old, nil))
+				c.write("2")
+			}},
+	}
+	return all
+}
+
+func TestMisbehavingClientLosesItsConnectionAndIsNeverActedFor(t *testing.T) {
+	for _, mode := range []struct {
+		name    string
+		message bool
+	}{{"bytes", false}, {"messages", true}} {
+		t.Run(mode.name, func(t *testing.T) {
+			for _, m := range misbehaviours() {
+				t.Run(m.name, func(t *testing.T) {
+					if m.root {
+						needRoot(t, "the client changes its ids")
+					}
+					l := listenAt(t, &ListenConfig{Message: mode.message})
+					leaksNothing(t, func() { testMisbehaviour(t, l, m) })
+				})
+			}
+		})
+	}
+}
+
+func testMisbehaviour(t *testing.T, l *Listener, m misbehaviour) {
+	as := m.as
+	if as == nil {
+		as = asUser(61001, 61001, 61001, 61002)
+	}
+	p := startRaw(t, m.name, as, []string{"GUISE_TEST_PATH=" + l.Addr().String()})
+	c := acceptFrom(t, l)
+	defer c.Close()
+	var b [16]byte
+	if !m.first {
+		if n, err := c.Read(b[:]); err != nil || string(b[:n]) != "1" {
+			t.Fatalf("the first read: %q, %v", b[:n], err)
+		}
+		if err := c.RunAsClient(func(*Scope) error { return nil }); err != nil {
+			t.Fatalf("acting for the client before: %v", err)
+		}
+		if got := c.QoS().Tracking; got != Dynamic {
+			t.Fatalf("tracking is %v", got)
+		}
+		p.resume()
+	}
+	if m.dies {
+		p.end()
+	}
+	n, err := c.Read(b[:])
+	if !errors.Is(err, ErrContextLost) || n != 0 {
+		t.Errorf("Read = %q, %v, want ErrContextLost", b[:n], err)
+	} else if !strings.Contains(err.Error(), m.says) {
+		t.Errorf("Read: %v, want an error that says %q", err, m.says)
+	}
+	err = c.RunAsClient(func(s *Scope) error {
+		t.Errorf("a function ran as %v", s.Token())
+		return nil
+	})
+	if !errors.Is(err, ErrContextLost) {
+		t.Errorf("RunAsClient: %v, want ErrContextLost", err)
+	}
+	if who, err := c.Client(); !errors.Is(err, ErrContextLost) {
+		t.Errorf("Client = %v, %v, want ErrContextLost", who, err)
+	}
+	if n, err := c.Write([]byte("3")); !errors.Is(err, ErrContextLost) {
+		t.Errorf("Write = %d, %v, want ErrContextLost", n, err)
+	}
+	if !m.dies {
+		if told := p.end(); told != m.told {
+			t.Errorf("the client %q, want %q", told, m.told)
+		}
+	}
+}

@@ -1,0 +1,153 @@
+// Command figures measures guise against what a program would do without it, and prints one table of ratios. Start it with
+// scripts/bench, as root.
+//
+// Each comparison runs in a process of its own, on one CPU (waking a thread on another one costs more than most of what is
+// measured) and with GOMAXPROCS=1. Its sides take turns in many short rounds. The ratio is taken round by round; the table has
+// the median and the 10th and 90th percentiles of that.
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/guise-project/guise/bench/internal/role"
+)
+
+func main() {
+	role.Play(map[string]role.Role{
+		"client":        role.Client,
+		"switching":     measureSwitching,
+		"echo":          measureEcho,
+		"echo-server":   serveEcho,
+		"memory-server": serveIdle,
+		"memory-client": connectIdle,
+	})
+	if err := run(); err != nil {
+		fatal(err)
+	}
+}
+
+func fatal(err error) {
+	fmt.Fprintln(os.Stderr, "bench:", err)
+	os.Exit(1)
+}
+
+func run() error {
+	if os.Geteuid() != 0 {
+		return errors.New("this takes root: it measures servers that act as others")
+	}
+	dir, err := os.MkdirTemp("", "guise-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	if err := os.Chmod(dir, 0o711); err != nil {
+		return err
+	}
+	cpu, err := pin()
+	if err != nil {
+		return err
+	}
+	var kernel unix.Utsname
+	if err := unix.Uname(&kernel); err != nil {
+		return err
+	}
+	fmt.Printf("guise figures: Linux %s, %s, everything on CPU %d\n\n", unix.ByteSliceToString(kernel.Release[:]), runtime.Version(), cpu)
+
+	rows, err := measureAll(dir)
+	if err != nil {
+		return err
+	}
+	printTable(os.Stdout, rows)
+	fmt.Print(notes)
+	return nil
+}
+
+const notes = `
+The sides of each row took turns in short rounds; the ratio is that of each round, its median and 10th to 90th percentile are
+shown beside both sides' own medians. Only ratios travel between machines. A missed target is marked and fails nothing.
+"Without the scheduling check": RunAsClient always makes the check, two calls on the way in and two on the way out. They were
+timed in the same rounds as what they add to the raw calls, and taken off.
+`
+
+// pin confines this thread, and so every process that it starts, to the last CPU that it may use. The thread stays locked.
+func pin() (cpu int, err error) {
+	runtime.LockOSThread()
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &set); err != nil {
+		return 0, err
+	}
+	for i := range len(set) * 64 {
+		if set.IsSet(i) {
+			cpu = i
+		}
+	}
+	set.Zero()
+	set.Set(cpu)
+	return cpu, unix.SchedSetaffinity(0, &set)
+}
+
+func measureAll(dir string) ([]row, error) {
+	var rows []row
+	for _, server := range []struct {
+		dir  string
+		uid  int
+		attr *syscall.SysProcAttr
+	}{
+		{dir: "root", uid: 0},
+		{dir: "service", uid: serviceUID, attr: asService},
+	} {
+		serverDir := filepath.Join(dir, server.dir)
+		if err := os.Mkdir(serverDir, 0o711); err != nil {
+			return nil, err
+		}
+		if err := os.Chown(serverDir, server.uid, server.uid); err != nil {
+			return nil, err
+		}
+		var switches []row
+		if err := measure(&switches, server.attr, "switching", serverDir); err != nil {
+			return nil, err
+		}
+		rows = append(rows, switches...)
+	}
+	for _, where := range []string{"goroutine", "process"} {
+		var echoes []row
+		if err := measure(&echoes, nil, "echo", dir, where); err != nil {
+			return nil, err
+		}
+		rows = append(rows, echoes...)
+	}
+	memory, err := measureMemory(dir)
+	return append(rows, memory), err
+}
+
+const serviceUID = 61010
+
+// asService starts an ordinary user's process that holds the two capabilities that acting as others takes, and no more.
+var asService = &syscall.SysProcAttr{
+	Credential:  &syscall.Credential{Uid: serviceUID, Gid: serviceUID},
+	AmbientCaps: []uintptr{unix.CAP_SETUID, unix.CAP_SETGID},
+}
+
+// measure starts a measuring process and takes in what it found.
+func measure(result any, attr *syscall.SysProcAttr, name string, args ...string) error {
+	p, err := role.Start(attr, []string{"GOMAXPROCS=1"}, name, args...)
+	if err != nil {
+		return err
+	}
+	line, err := p.Line()
+	if stopErr := p.Stop(); err == nil {
+		err = stopErr
+	}
+	if err != nil {
+		return fmt.Errorf("measuring %s: %w", name, err)
+	}
+	return json.Unmarshal([]byte(line), result)
+}

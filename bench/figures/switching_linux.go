@@ -1,0 +1,86 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+
+	"github.com/guise-project/guise"
+	"github.com/guise-project/guise/bench/internal/role"
+)
+
+// caller is whom the server acts as.
+var caller = role.IDs{UID: 61020, GID: 61021, Groups: []uint32{61022, 61023, 61024}}
+
+// measureSwitching is the role of a server that compares RunAsClient with the raw calls. Its argument is a directory for its
+// pipe.
+func measureSwitching(args []string) error {
+	l, err := guise.Listen(filepath.Join(args[0], "pipe"), nil)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	static, client, err := role.Connect(l, caller, guise.Static)
+	if err != nil {
+		return err
+	}
+	defer client.Stop()
+	dynamic, dynamicClient, err := role.Connect(l, caller, guise.Dynamic)
+	if err != nil {
+		return err
+	}
+	defer dynamicClient.Stop()
+
+	who := "unprivileged server"
+	if os.Geteuid() == 0 {
+		who = "root server"
+	}
+	raw, err := newRawCalls(caller)
+	if err != nil {
+		return err
+	}
+	if err := raw.try(); err != nil {
+		return err
+	}
+	const rounds, n = 600, 100
+	t := alternate(rounds, n, runAs(static), raw.side, raw.withCheck, runAs(dynamic))
+	library, calls, checked, followed := t[0], t[1], t[2], t[3]
+	check := subtract(checked, calls)
+	rows := []row{
+		compare("RunAsClient : raw calls, "+who+", without the scheduling check", 1.20, subtract(library, check), calls, "µs"),
+		compare("RunAsClient : raw calls, "+who+", with the scheduling check", information, library, calls, "µs"),
+		compare("RunAsClient : raw calls and the scheduling check, "+who, information, library, checked, "µs"),
+		compare("RunAsClient dynamic : static, "+who, 1.15, followed, library, "µs"),
+		{What: "allocations per RunAsClient, " + who, AtMost: 0, Median: max(allocations(runAs(static)), allocations(runAs(dynamic)))},
+	}
+	return json.NewEncoder(os.Stdout).Encode(rows)
+}
+
+// runAs is the library's side.
+func runAs(c *guise.Conn) side {
+	nothing := func(*guise.Scope) error { return nil }
+	return func(n int) {
+		for range n {
+			if err := c.RunAsClient(nothing); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
+		}
+	}
+}
+
+// allocations returns how many objects one piece of work allocates.
+func allocations(s side) float64 {
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	const n = 10_000
+	s(n) // what is made once
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	s(n)
+	runtime.ReadMemStats(&after)
+	// The runtime itself allocates a handful now and then, which a whole number per call leaves out (as testing.AllocsPerRun).
+	return float64((after.Mallocs - before.Mallocs) / n)
+}

@@ -1,0 +1,76 @@
+// Package role runs this executable again in another role: as a client under other ids, a server of its own, a process whose
+// memory is measured.
+package role
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+)
+
+// Role is the main function of a process in a role. It ends when its standard input does, so that none outlives who started it.
+type Role func(args []string) error
+
+const marker = "--role"
+
+// Play runs this process's role and does not return, or returns at once if it was started for none.
+func Play(roles map[string]Role) {
+	if len(os.Args) < 3 || os.Args[1] != marker {
+		return
+	}
+	if err := roles[os.Args[2]](os.Args[3:]); err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", os.Args[2], err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// AwaitEnd returns when whoever started this process lets it end.
+func AwaitEnd() { io.Copy(io.Discard, os.Stdin) }
+
+// Process is a running role.
+type Process struct {
+	cmd   *exec.Cmd
+	stdin io.Closer
+	lines *bufio.Reader
+}
+
+// Start starts this executable in a role; attr may be nil. The environment is this process's and env.
+func Start(attr *syscall.SysProcAttr, env []string, name string, args ...string) (*Process, error) {
+	cmd := exec.Command("/proc/self/exe", append([]string{marker, name}, args...)...)
+	cmd.SysProcAttr = attr
+	cmd.Env = append(os.Environ(), env...)
+	cmd.Stderr = os.Stderr
+	cmd.Dir = "/"
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("starting the %s: %w", name, err)
+	}
+	return &Process{cmd, stdin, bufio.NewReader(stdout)}, nil
+}
+
+// Line waits for the next line that the process prints.
+func (p *Process) Line() (string, error) {
+	line, err := p.lines.ReadString('\n')
+	if err != nil {
+		return "", fmt.Errorf("a process ended before its time: %w", err)
+	}
+	return strings.TrimSuffix(line, "\n"), nil
+}
+
+// Stop ends the process and waits for it.
+func (p *Process) Stop() error {
+	p.stdin.Close()
+	return p.cmd.Wait()
+}

@@ -1,0 +1,133 @@
+// Command stress enters many scopes from many goroutines for many identities at once and looks whether the kernel ever saw
+// anybody but the right one. Start it with scripts/stress [COUNT], as root.
+//
+// In each scope a goroutine compares its thread's ids, groups and capabilities as the kernel has them with the token's, and
+// creates, checks and removes a file. Some scopes nest, some start goroutines, some end by a panic or Goexit, some are those of
+// real clients' connections. Meanwhile the collector runs, and goroutines outside of all scopes, as well as those that a plain
+// go statement started inside one, do the same work and have to be the server.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/guise-project/guise/bench/internal/role"
+	"github.com/guise-project/guise/internal/leftover"
+)
+
+const (
+	defaultScopes = 1_000_000
+	workers       = 64
+	identities    = 100
+	connected     = 12 // of the identities have a client process with a connection
+)
+
+func main() {
+	role.Play(map[string]role.Role{"client": role.Client})
+	count := defaultScopes
+	var err error
+	switch len(os.Args) {
+	case 1:
+	case 2:
+		count, err = strconv.Atoi(os.Args[1])
+	default:
+		err = errors.New("too many arguments")
+	}
+	if err != nil || count <= 0 {
+		fmt.Fprintln(os.Stderr, "usage: stress [COUNT]")
+		os.Exit(2)
+	}
+	if err := run(count); err != nil {
+		fmt.Fprintln(os.Stderr, "stress: FAILED:", err)
+		os.Exit(1)
+	}
+}
+
+func run(count int) (err error) {
+	if os.Geteuid() != 0 {
+		return errors.New("this takes root: it acts as a hundred others")
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
+	defer stop()
+	unix.Umask(0o077)
+	dir, err := workDirectory()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	// What may have stayed shows only before the directory goes: all of it belongs to whoever was wrong.
+	files := filepath.Join(dir, "files")
+	defer func() { err = errors.Join(err, checkEmpty(files)) }()
+
+	who, err := makeIdentities(identities)
+	if err != nil {
+		return err
+	}
+	leave, err := connectSome(who[:connected], filepath.Join(dir, "pipe"))
+	defer leave()
+	if err != nil {
+		return err
+	}
+	r := &running{dir: files, who: who, scopes: int64(count)}
+	fmt.Printf("%d scopes, %d goroutines, %d identities (%d of them with a client process), files in %s\n", count, workers, identities, connected, files)
+	start := time.Now()
+	r.run(ctx)
+	took := time.Since(start)
+
+	entered := r.entered.Load()
+	fmt.Printf("%d scopes in %v: %.0f a second; %d files of clients and %d of the server checked; %d scopes nested, %d goroutines started in one, %d scopes of connections, %d ended by a panic or Goexit\n",
+		entered, took.Round(time.Millisecond), float64(entered)/took.Seconds(), r.clientFiles.Load(), r.serverFiles.Load(),
+		r.nested.Load(), r.goroutines.Load(), r.ofConnections.Load(), r.unwound.Load())
+	if err := errors.Join(r.firstErrors()...); err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return errors.New("interrupted")
+	}
+	if entered < int64(count) {
+		return fmt.Errorf("only %d scopes were entered", entered)
+	}
+	if err := leftover.Threads(); err != nil {
+		return err
+	}
+	fmt.Println("passed: no file had a wrong owner or group, no thread was or is anybody but who it should be")
+	return nil
+}
+
+// workDirectory makes a directory for everybody's files, in memory if this machine has such a place.
+func workDirectory() (string, error) {
+	parent := "/dev/shm"
+	if _, err := os.Stat(parent); err != nil {
+		parent = ""
+	}
+	dir, err := os.MkdirTemp(parent, "guise-stress-")
+	if err != nil {
+		return "", err
+	}
+	files := filepath.Join(dir, "files")
+	err = errors.Join(os.Chmod(dir, 0o755), os.Mkdir(files, 0o777), os.Chmod(files, 0o777|os.ModeSticky))
+	if err != nil {
+		os.RemoveAll(dir)
+		return "", err
+	}
+	return dir, nil
+}
+
+func checkEmpty(dir string) error {
+	left, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	if len(left) > 0 {
+		return fmt.Errorf("%d files were left, the first is %s", len(left), left[0].Name())
+	}
+	return nil
+}
