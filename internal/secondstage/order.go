@@ -7,9 +7,10 @@
 package secondstage
 
 import (
-	"encoding/hex"
-	"encoding/json"
+	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 
 	"github.com/guise-project/guise/token"
 )
@@ -29,30 +30,60 @@ type Order struct {
 	Args         []string // with argument 0
 }
 
-// Arguments returns the command line of the second stage.
+// groupsAtATime keeps an argument with group ids well below the kernel's limit for one (MAX_ARG_STRLEN of execve(2)).
+const groupsAtATime = 4096
+
+// Arguments returns the command line of the second stage: argument 0, "uid gid permitted effective", the groups in as many
+// arguments as it takes and an empty one, the directory, the name, and the program's arguments.
 func (o Order) Arguments() []string {
-	b, err := json.Marshal(struct {
-		Order
-		Capabilities [2]uint64
-	}{o, [2]uint64{uint64(o.Capabilities.Permitted), uint64(o.Capabilities.Effective)}})
-	if err != nil {
-		panic(err) // numbers and strings always can be
+	args := []string{Argument0, fmt.Sprintf("%d %d %d %d", o.UID, o.GID, o.Capabilities.Permitted, o.Capabilities.Effective)}
+	for groups := o.Groups; len(groups) > 0; {
+		n := min(len(groups), groupsAtATime)
+		args = append(args, strings.Trim(fmt.Sprint(groups[:n]), "[]"))
+		groups = groups[n:]
 	}
-	return []string{Argument0, hex.EncodeToString(b)}
+	return append(append(args, "", o.Dir, o.Name), o.Args...)
 }
 
-func parse(argument string) (Order, error) {
-	b, err := hex.DecodeString(argument)
-	if err != nil {
-		return Order{}, fmt.Errorf("its order is not readable: %w", err)
+var errOrder = errors.New("its order is not readable")
+
+// parse is the reverse of Arguments.
+func parse(args []string) (Order, error) {
+	if len(args) < 2 {
+		return Order{}, errOrder
 	}
-	var o struct {
-		Order
-		Capabilities [2]uint64
+	who, rest := strings.Fields(args[1]), args[2:]
+	if len(who) != 4 {
+		return Order{}, errOrder
 	}
-	if err := json.Unmarshal(b, &o); err != nil {
-		return Order{}, fmt.Errorf("its order is not readable: %w", err)
+	var o Order
+	var permitted, effective uint64
+	var errs [4]error
+	o.UID, errs[0] = parseID(who[0])
+	o.GID, errs[1] = parseID(who[1])
+	permitted, errs[2] = strconv.ParseUint(who[2], 10, 64)
+	effective, errs[3] = strconv.ParseUint(who[3], 10, 64)
+	if err := errors.Join(errs[:]...); err != nil {
+		return Order{}, fmt.Errorf("%w: %w", errOrder, err)
 	}
-	o.Order.Capabilities = token.Capabilities{Permitted: token.CapSet(o.Capabilities[0]), Effective: token.CapSet(o.Capabilities[1])}
-	return o.Order, nil
+	o.Capabilities = token.Capabilities{Permitted: token.CapSet(permitted), Effective: token.CapSet(effective)}
+	for ; len(rest) > 0 && rest[0] != ""; rest = rest[1:] {
+		for _, field := range strings.Fields(rest[0]) {
+			group, err := parseID(field)
+			if err != nil {
+				return Order{}, fmt.Errorf("%w: %w", errOrder, err)
+			}
+			o.Groups = append(o.Groups, group)
+		}
+	}
+	if len(rest) < 4 {
+		return Order{}, errOrder
+	}
+	o.Dir, o.Name, o.Args = rest[1], rest[2], rest[3:]
+	return o, nil
+}
+
+func parseID(s string) (uint32, error) {
+	id, err := strconv.ParseUint(s, 10, 32)
+	return uint32(id), err
 }

@@ -26,7 +26,7 @@ const (
 )
 
 func init() {
-	if len(os.Args) != 2 || os.Args[0] != Argument0 {
+	if len(os.Args) == 0 || os.Args[0] != Argument0 {
 		return
 	}
 	runtime.LockOSThread()
@@ -40,7 +40,7 @@ func run() (status int, err error) {
 	if secureexec.Is() {
 		return StatusFailed, errors.New("an executable that is set-user-ID or has file capabilities can't start programs as its clients; give the service ambient capabilities instead (AmbientCapabilities= of systemd)")
 	}
-	o, err := parse(os.Args[1])
+	o, err := parse(os.Args)
 	if err != nil {
 		return StatusFailed, err
 	}
