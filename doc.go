@@ -144,15 +144,14 @@
 //
 // With dynamic tracking each of the client's writes is preceded by an announcement if the writing thread's context is not the one
 // that the server knows, and [Conn.Read] never returns bytes of two contexts at once. After a Read, RunAsClient and Client are
-// about whoever wrote what it returned, unless the client has announced another context since the Read: then they are about that
-// one, read or not, because the server acts as its client is now. A scope in progress keeps its context to its end; a client that
-// changes without writing anything has told nobody.
+// about whoever wrote what it returned. If that client, the process or one scope of its, announces a change of its own after the
+// Read, they are about the changed context, whether or not what came with it has been read: the server acts as its client is now.
+// What the client writes for somebody else, in another scope, waits until it is read. A scope in progress keeps its context to its
+// end; a client that changes without writing anything has told nobody.
 //
-// So a request may be acted on as somebody else than who made it, where a client goes on without waiting for the answer. Two things
-// follow. A client that speaks for several others over one dynamic connection waits for each answer before it writes for the next, or
-// has a connection for each. And a server minds what reads ahead, such as bufio.Reader, json.Decoder or an HTTP server: once it has
-// read on, the context is that of what it read, and not of what is being worked on. Where clients wait for their answers, or
-// tracking is static, there is nothing to mind.
+// A server minds what reads ahead, such as bufio.Reader, json.Decoder or an HTTP server: once it has read on, the context is that
+// of what it read, and not of what is being worked on. Where clients wait for their answers, or tracking is static, there is
+// nothing to mind.
 //
 // A server that hands the socket to something that can't follow, such as another program, ends the following with [Conn.Freeze].
 //

@@ -447,3 +447,40 @@ func TestCheckServerRefusesBeforeAnythingIsSent(t *testing.T) {
 		})
 	})
 }
+
+// TestServerBetweenBindAndListenKeepsItsName is about a server that has bound its socket and does not listen yet, which makes it
+// look dead; it holds the lock of the name meanwhile.
+func TestServerBetweenBindAndListenKeepsItsName(t *testing.T) {
+	path := filepath.Join(openDir(t), "spool")
+	unlock, err := lockName(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd := rawSocket(unix.AF_UNIX, unix.SOCK_STREAM)
+	defer unix.Close(fd)
+	must(unix.Bind(fd, &unix.SockaddrUnix{Name: path}))
+	done := make(chan error, 1)
+	go func() {
+		l, err := Listen(path, nil)
+		if err == nil {
+			l.Close()
+		}
+		done <- err
+	}()
+	// Go on once the second server waits for the lock, or has not waited for it.
+	for waits := false; !waits && len(done) == 0; {
+		locks, err := os.ReadFile("/proc/locks")
+		must(err)
+		for line := range strings.Lines(string(locks)) {
+			waits = waits || strings.Contains(line, "->") && strings.Contains(line, fmt.Sprintf(" %d ", os.Getpid()))
+		}
+	}
+	must(unix.Listen(fd, 1))
+	unlock()
+	if err := <-done; !errors.Is(err, ErrPipeTaken) {
+		t.Errorf("Listen: %v, want ErrPipeTaken", err)
+	}
+	if left, err := filepath.Glob(path + "*"); len(left) != 1 || err != nil {
+		t.Errorf("%v are left, %v", left, err)
+	}
+}

@@ -51,7 +51,7 @@ func RunAs(t *token.Token, fn func(*Scope) error) error {
 }
 
 // RunAsClient is [RunAs] for the client of the connection: its context of the open with static tracking, and with dynamic
-// tracking the one that what was read last was written under. It allocates nothing.
+// tracking the one that what was read last was written under, as its client has changed it since. It allocates nothing.
 //
 // Before the client has said anything it fails with [ErrNoDataRead]; it still works when the client has closed. A client's
 // end has no client.

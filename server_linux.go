@@ -502,7 +502,7 @@ func (s *serverEnd) freeze() {
 }
 
 // Client returns who is calling now: the context of the open with static tracking, and with dynamic tracking the one that what
-// was read last was written under. The error wraps [ErrNoDataRead], [ErrLevel] at level Anonymous, or [ErrContextLost].
+// was read last was written under, as its client has changed it since. The error wraps [ErrNoDataRead], [ErrLevel] at level Anonymous, or [ErrContextLost].
 func (c *Conn) Client() (*token.Token, error) {
 	if c.server == nil {
 		return nil, opError("identify", c.pipe, errNotServer)

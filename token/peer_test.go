@@ -248,6 +248,11 @@ func TestSocketsWhosePeerHasNoIDsGiveNoToken(t *testing.T) {
 			if peer, err := token.OfDescriptor(fd); peer != nil || !errors.Is(err, test.target) {
 				t.Errorf("OfDescriptor = %v, %v, want error %v", peer, err, test.target)
 			}
+			if of, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN); of != 0 && of != unix.AF_UNIX {
+				if _, err := token.OfDescriptor(fd); err == nil || !strings.Contains(err.Error(), fmt.Sprint("family ", of)) {
+					t.Errorf("OfDescriptor: %v, want an error that names the family", err)
+				}
+			}
 		})
 	}
 }
