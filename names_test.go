@@ -415,7 +415,8 @@ func TestDialSaysWhatIsWrong(t *testing.T) {
 			done <- err
 		}()
 		for range 2 {
-			acceptFrom(t, full).Close()
+			c := acceptFrom(t, full)
+			defer c.Close() // not before the client has sent its preface
 		}
 		if err := <-done; err != nil {
 			t.Error(err)

@@ -143,13 +143,6 @@ func (p *rawProcess) end() string {
 	return strings.TrimSpace(p.out.String())
 }
 
-// kill ends the process where it is.
-func (p *rawProcess) kill() {
-	p.ended = true
-	p.cmd.Process.Kill()
-	p.cmd.Wait()
-}
-
 // asUser is the client that the tests use where they may start processes as somebody else.
 func asUser(uid, gid uint32, groups ...uint32) *syscall.SysProcAttr {
 	if os.Geteuid() != 0 {
