@@ -248,29 +248,25 @@ func Example() {
 		log.Fatal(err)
 	}
 	serve := func(c *guise.Conn) error {
-		defer c.Close()
 		path, err := bufio.NewReader(c).ReadString('\n')
 		if err != nil {
 			return err
 		}
-		var f *os.File
-		err = c.RunAsClient(func(*guise.Scope) error {
-			f, err = os.Open(strings.TrimSpace(path)) // permission denied, if the client may not read it
+		return c.RunAsClient(func(*guise.Scope) error {
+			b, err := os.ReadFile(strings.TrimSpace(path)) // permission denied, if the client may not read it
+			if err != nil {
+				return err
+			}
+			_, err = c.Write(b)
 			return err
 		})
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		_, err = io.Copy(c, f) // as the server again
-		return err
 	}
 	for {
 		c, err := l.AcceptPipe()
 		if err != nil {
 			log.Fatal(err)
 		}
-		go func() { log.Print(serve(c)) }()
+		go func() { log.Print(serve(c)); c.Close() }()
 	}
 }
 
