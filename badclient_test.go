@@ -468,6 +468,11 @@ func TestIDsThatTheKernelCantReportAreNeverWorn(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
+			if test.attr.Cloneflags != 0 {
+				if err := without.Namespaces(test.attr.Cloneflags); err != nil {
+					t.Skipf("this machine lets nobody make the namespaces %#x: %v", test.attr.Cloneflags, err)
+				}
+			}
 			for _, allow := range []bool{false, true} {
 				config := &ListenConfig{AllowForeignRoot: allow}
 				l := listenAt(t, config)

@@ -357,6 +357,7 @@ func (c *rawClient) token() int {
 func (c *rawClient) hear() {
 	if c.far >= 0 {
 		unix.Close(c.far)
+		c.far = -1
 	}
 	for {
 		b := make([]byte, 64)

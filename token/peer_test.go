@@ -274,6 +274,7 @@ func TestPeerOutsideThePIDNamespaceIsNeverWorn(t *testing.T) {
 	needRoot(t, "it makes a pid namespace")
 	for _, uid := range []uint32{0, 61001} {
 		fd, _ := socketpair(t, uid, uid, []uint32{uid})
+		needNamespaces(t, unix.CLONE_NEWPID)
 		got := tell(t, "tell", fd, &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID})
 		want := fmt.Sprintf("%d %d [%d] 0 none this context is never worn: the kernel reports no pid", uid, uid, uid)
 		if !strings.HasPrefix(got, want) {
@@ -306,6 +307,7 @@ func TestIDsWithoutAMappingAreNeverWorn(t *testing.T) {
 		}
 	}
 	t.Run("in a user namespace", func(t *testing.T) {
+		needNamespaces(t, unix.CLONE_NEWUSER)
 		fd, _ := socketpair(t, 61005, 61005, []uint32{})
 		got := tell(t, "tell", fd, &syscall.SysProcAttr{
 			Cloneflags:  unix.CLONE_NEWUSER,
@@ -366,6 +368,9 @@ func TestRootIsOnlyWornWhereItIsSeenToBeThisSystems(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
+			if test.attr != nil {
+				needNamespaces(t, test.attr.Cloneflags)
+			}
 			fd, end := rootPeer(t, test.attr)
 			peer, err := token.OfDescriptor(fd)
 			if err != nil {
@@ -426,5 +431,12 @@ func TestRootsCapabilitiesAreThoseItIsSeenToHave(t *testing.T) {
 	user, _ := token.FromIDs(61001, 61001, nil)
 	if user.LookAgain(fd) != user {
 		t.Error("LookAgain changes an ordinary user's token")
+	}
+}
+
+func needNamespaces(t *testing.T, flags uintptr) {
+	t.Helper()
+	if err := without.Namespaces(flags); err != nil {
+		t.Skipf("this machine lets nobody make the namespaces %#x: %v", flags, err)
 	}
 }
