@@ -353,6 +353,16 @@ func (c *rawClient) token() int {
 	return far
 }
 
+// readUninterrupted is read(2), which a socket with a time limit has the runtime's signals interrupt.
+func readUninterrupted(fd int, b []byte) (int, error) {
+	for {
+		n, err := unix.Read(fd, b)
+		if err != unix.EINTR {
+			return n, err
+		}
+	}
+}
+
 // hear says on standard output what the server told this client, and how the pipe ended.
 func (c *rawClient) hear() {
 	if c.far >= 0 {
@@ -361,7 +371,7 @@ func (c *rawClient) hear() {
 	}
 	for {
 		b := make([]byte, 64)
-		n, err := unix.Read(c.near, b)
+		n, err := readUninterrupted(c.near, b)
 		if err == unix.ECONNRESET {
 			continue
 		}
@@ -378,7 +388,7 @@ func (c *rawClient) hear() {
 			break
 		}
 	}
-	n, err := unix.Read(c.pipe, make([]byte, 64))
+	n, err := readUninterrupted(c.pipe, make([]byte, 64))
 	if n > 0 || err == unix.EAGAIN {
 		fmt.Println("the pipe goes on", n, err)
 	}

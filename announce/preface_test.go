@@ -4,12 +4,14 @@ import (
 	"errors"
 	"io"
 	"os"
+	"runtime"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/guise-project/guise/internal/discard"
 	"github.com/guise-project/guise/internal/leftover"
+	"github.com/guise-project/guise/internal/without"
 	"github.com/guise-project/guise/token"
 )
 
@@ -341,4 +343,22 @@ func TestServersDescriptorsAreNotKeptByAClient(t *testing.T) {
 			t.Logf("the message is taken for %v", m)
 		}
 	})
+}
+
+func TestPeekFirstThatFailsFindsNoPlainClient(t *testing.T) {
+	server, client := pair(t, unix.SOCK_STREAM)
+	sendMessage(t, client, "data")
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // for good: the thread, which can't receive any more, ends with the goroutine
+		if err := without.Call(unix.SYS_RECVMSG, unix.ENOMEM); err != nil {
+			t.Error(err)
+			return
+		}
+		if first, err := PeekFirst(server); first != Nothing || !errors.Is(err, unix.ENOMEM) {
+			t.Errorf("where recvmsg fails PeekFirst finds %v, %v, want %v", first, err, unix.ENOMEM)
+		}
+	}()
+	<-done
 }
