@@ -373,7 +373,7 @@ func TestDialSaysWhatIsWrong(t *testing.T) {
 	defer waiting.Close()
 	ended, cancel := context.WithCancel(context.Background())
 	cancel()
-	soon, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+	soon, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	tests := []struct {
 		name string

@@ -127,11 +127,7 @@ func (s *serverEnd) meetOn(c *Conn, fd int) error {
 	known := &knownClient{current: s.peer}
 	if c.message {
 		known.messages = &messageReader{}
-		defer unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1)
 	}
-	// From here on no client may send descriptors (Linux 6.16).
-	defer unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSRIGHTS, 0)
-
 	s.known = known
 	if err != nil {
 		return s.loseLocked(c, err)
@@ -142,8 +138,7 @@ func (s *serverEnd) meetOn(c *Conn, fd int) error {
 		if err := s.enough(known.qos.Level); err != nil {
 			return s.loseLocked(c, err)
 		}
-		s.phase.Store(static)
-		return nil
+		return s.met(c, fd, static)
 	}
 	channel, err := announce.ReceivePreface(fd)
 	if err != nil {
@@ -182,12 +177,23 @@ func (s *serverEnd) meetOn(c *Conn, fd int) error {
 	}
 	if known.qos.Tracking == Static {
 		channel.Close()
-		s.phase.Store(static)
-		return nil
+		return s.met(c, fd, static)
 	}
 	opened := &announce.Announced{Token: known.current, Source: hello.Source}
 	known.following = &following{channel: channel, placed: opened, current: opened}
-	s.phase.Store(dynamic)
+	return s.met(c, fd, dynamic)
+}
+
+// met makes the socket ready for reading what comes after the preface, and lets everybody know what is known. s.mu is held.
+func (s *serverEnd) met(c *Conn, fd int, phase uint32) error {
+	// From here on no client may send descriptors. Kernels before Linux 6.16 don't have that.
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSRIGHTS, 0)
+	if c.message {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1); err != nil {
+			return s.loseLocked(c, fmt.Errorf("turning SO_PASSCRED on: %w", err))
+		}
+	}
+	s.phase.Store(phase)
 	return nil
 }
 
