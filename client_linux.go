@@ -294,14 +294,17 @@ func (e *clientEnd) unheard(err error) error {
 	return e.explain(fmt.Errorf("the server no longer hears of changes: %w", err))
 }
 
+// qosInForce does not wait for a write that is under way.
 func (e *clientEnd) qosInForce() QoS {
 	q := e.stated.inForce(TrackingUnstated)
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.tracking != Static {
-		_ = e.settle(false)
+	q.Tracking = e.stated.Tracking
+	if q.Tracking == Static {
+		return q
 	}
-	q.Tracking = e.tracking
+	_ = e.listen()
+	if tracking, _ := e.said.get(); tracking != TrackingUnstated {
+		q.Tracking = tracking
+	}
 	return q
 }
 

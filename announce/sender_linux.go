@@ -9,8 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Sender is the client's end of a control channel. Its methods may be called by one goroutine at a time, but for Close and
-// SetDeadline.
+// Sender is the client's end of a control channel. Announce may be called by one goroutine at a time, the other methods by many.
 type Sender struct {
 	file     *os.File
 	raw      syscall.RawConn
@@ -86,7 +85,7 @@ func (s *Sender) WaitAnswer() (any, error) {
 	return m, recvErr
 }
 
-// SetDeadline bounds how long Announce waits. The zero time is no bound.
+// SetWriteDeadline bounds how long Announce waits. The zero time is no bound.
 func (s *Sender) SetWriteDeadline(t time.Time) error { return s.file.SetWriteDeadline(t) }
 
 // Close closes the client's end.
