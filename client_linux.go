@@ -27,6 +27,7 @@ type clientEnd struct {
 	mu       sync.Mutex    // one write at a time, with the announcement that goes before it
 	tracking Tracking      // TrackingUnstated until the server has said
 	told     announce.Look // the context that the server knows of
+	source   uint64        // and what it is of
 	level    Level         // that it was told last
 	only     bool
 	now      announce.Look
@@ -79,11 +80,11 @@ func newClientEnd(c *Conn, qos QoS) (*clientEnd, error) {
 	if err != nil {
 		return nil, err
 	}
-	e.level, e.only = qos.Level, qos.EffectiveOnly
+	e.level, e.only, e.source = qos.Level, qos.EffectiveOnly, source(thread.Current())
 	e.stated.Level, e.stated.EffectiveOnly = qos.Level, qos.EffectiveOnly
 	e.channel, err = announce.Open(raw, announce.Hello{
 		Level: qos.Level, Tracking: qos.Tracking, EffectiveOnly: qos.EffectiveOnly,
-		Source: source(thread.Current()), Capabilities: e.told.Capabilities(),
+		Source: e.source, Capabilities: e.told.Capabilities(),
 	})
 	if err != nil {
 		return nil, err
@@ -270,10 +271,11 @@ func (e *clientEnd) tell(w *thread.Worn) error {
 	if w != nil {
 		e.limit(w, &qos)
 	}
-	if e.now.Equal(&e.told) && qos.Level == e.level && qos.EffectiveOnly == e.only {
+	of := source(w)
+	if e.now.Equal(&e.told) && of == e.source && qos.Level == e.level && qos.EffectiveOnly == e.only {
 		return nil
 	}
-	err := e.channel.Announce(&e.now, announce.Context{Level: qos.Level, EffectiveOnly: qos.EffectiveOnly, Source: source(w), At: e.written})
+	err := e.channel.Announce(&e.now, announce.Context{Level: qos.Level, EffectiveOnly: qos.EffectiveOnly, Source: of, At: e.written})
 	if err != nil {
 		if e.ended(err) {
 			return e.unheard(err)
@@ -281,7 +283,7 @@ func (e *clientEnd) tell(w *thread.Worn) error {
 		return fmt.Errorf("announcing this thread's context: %w", err)
 	}
 	e.told, e.now = e.now, e.told
-	e.level, e.only = qos.Level, qos.EffectiveOnly
+	e.level, e.only, e.source = qos.Level, qos.EffectiveOnly, of
 	return nil
 }
 
@@ -308,7 +310,7 @@ func (e *clientEnd) qosInForce() QoS {
 	return q
 }
 
-func (e *clientEnd) setWriteDeadline(t time.Time) { _ = e.channel.SetWriteDeadline(t) }
+func (e *clientEnd) setWriteDeadline(t time.Time) { _ = e.channel.SetDeadline(t) }
 
 func (e *clientEnd) closeChannel() { _ = e.channel.Close() }
 

@@ -19,8 +19,9 @@ import (
 // client's own), a session, a session keyring and no controlling terminal of its own. A plain exec in a scope would become the
 // server again, whose real uid the thread keeps.
 //
-// It first starts this program's own executable, which becomes the client before it looks for name in PATH and runs it: set
-// Env, Stdin, Stdout, Stderr and ExtraFiles, and leave Path, Args, Dir and SysProcAttr.Credential and AmbientCaps alone. The
+// It first starts this program's own executable, which becomes the client before it looks for name in PATH and runs it. So what
+// is in Env is in the environment of a process with the server's rights first: LD_PRELOAD, GODEBUG and the like would work there.
+// Variables that the client has a say in go into it by way of [ClientEnviron]. Set Stdin, Stdout, Stderr and ExtraFiles too, and leave Path, Args, Dir and SysProcAttr.Credential and AmbientCaps alone. The
 // program starts in this process's working directory; see [Scope.CommandIn]. That name can't be found or run shows as exit status
 // 127 or 126, that the process could not become the client as 125, each with a line on its standard error.
 //
@@ -46,6 +47,10 @@ func (s *Scope) CommandIn(dir, name string, args ...string) *exec.Cmd {
 	cmd.Err = opError("command", "", cmd.Err)
 	return cmd
 }
+
+// ClientEnviron returns what to set the Env of a [Scope.Command] to, so that the program finds env, of the form of [os.Environ], and
+// nothing else in its environment, and no variable has an effect before the process is the client.
+func ClientEnviron(env []string) []string { return secondstage.Wrap(env) }
 
 // asServer has a child take the server's own ids back, from which the second stage can become anybody. The thread that forks
 // may wear the client: then its real ids are the server's, and taking those needs no privilege. What capabilities that takes

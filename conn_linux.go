@@ -25,6 +25,8 @@ type Conn struct {
 	pipe    string
 	message bool
 	closed  atomic.Bool
+	// readDeadline is the one that the caller has set, nil for none.
+	readDeadline atomic.Pointer[time.Time]
 }
 
 // Read reads from the pipe. On a server's end, what it returns was written under the context that is current once it has
@@ -112,12 +114,22 @@ func (c *Conn) SetDeadline(t time.Time) error {
 	if c.client != nil {
 		c.client.setWriteDeadline(t)
 	}
+	c.readDeadline.Store(&t)
 	return c.fail("set deadline", c.socket.SetDeadline(t))
 }
 
 // SetReadDeadline sets the deadline for reading; see [net.Conn].
 func (c *Conn) SetReadDeadline(t time.Time) error {
+	c.readDeadline.Store(&t)
 	return c.fail("set deadline", c.socket.SetReadDeadline(t))
+}
+
+func (c *Conn) restoreReadDeadline() {
+	var t time.Time
+	if set := c.readDeadline.Load(); set != nil {
+		t = *set
+	}
+	c.socket.SetReadDeadline(t)
 }
 
 // SetWriteDeadline sets the deadline for writing; see [net.Conn].

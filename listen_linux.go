@@ -13,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -62,6 +63,7 @@ type Listener struct {
 	file os.FileInfo
 
 	lastToken atomic.Pointer[token.Token]
+	closing   chan struct{}
 	closeOnce sync.Once
 	closeErr  error
 }
@@ -169,7 +171,7 @@ func ListenFile(f *os.File, config *ListenConfig) (*Listener, error) {
 }
 
 func newListener(config *ListenConfig) *Listener {
-	l := &Listener{}
+	l := &Listener{closing: make(chan struct{})}
 	if config != nil {
 		l.config = *config
 	}
@@ -391,18 +393,39 @@ func (l *Listener) Accept() (net.Conn, error) {
 }
 
 // AcceptPipe waits for the next client that is let in, and for nothing that the client does after connecting. Clients that are
-// not let in, or have gone, are logged and passed over.
+// not let in, or have gone, are logged and passed over. Out of descriptors or memory, it tries again until there are some: many
+// clients must not end a server.
 func (l *Listener) AcceptPipe() (*Conn, error) {
-	for {
+	for pause := firstPause; ; {
 		socket, err := l.sockets.AcceptUnix()
+		if exhausted(err) {
+			l.config.Logger.Warn("no client can be accepted for now", "pipe", l.pipe, "error", err, "pause", pause)
+			select {
+			case <-time.After(pause):
+			case <-l.closing:
+			}
+			pause = min(2*pause, lastPause)
+			continue
+		}
 		if err != nil {
 			return nil, opError("accept", l.pipe, err)
 		}
+		pause = firstPause
 		c, err := l.admit(socket)
 		if err == nil {
 			return c, nil
 		}
 	}
+}
+
+// The pauses between attempts to accept without descriptors or memory double from the first to the last.
+const (
+	firstPause = 5 * time.Millisecond
+	lastPause  = time.Second
+)
+
+func exhausted(err error) bool {
+	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.ENOMEM)
 }
 
 // admit makes a Conn of an accepted socket, which it takes over.
@@ -451,6 +474,7 @@ func (l *Listener) SyscallConn() (syscall.RawConn, error) { return l.sockets.Sys
 // stay.
 func (l *Listener) Close() error {
 	l.closeOnce.Do(func() {
+		close(l.closing)
 		if l.path != "" {
 			if now, err := os.Lstat(l.path); err == nil && os.SameFile(now, l.file) {
 				os.Remove(l.path)

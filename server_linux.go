@@ -80,11 +80,16 @@ func (s *serverEnd) wait(ctx context.Context, c *Conn) error {
 		return err
 	}
 	if ctx.Done() != nil {
-		// A deadline in the past wakes the reader; it is this call's own.
-		stop := context.AfterFunc(ctx, func() { c.socket.SetReadDeadline(time.Unix(1, 0)) })
+		// A deadline in the past wakes the reader. It is this call's own, so the caller's comes back.
+		woken := make(chan struct{})
+		stop := context.AfterFunc(ctx, func() {
+			defer close(woken)
+			c.socket.SetReadDeadline(time.Unix(1, 0))
+		})
 		defer func() {
 			if !stop() {
-				c.socket.SetReadDeadline(time.Time{})
+				<-woken
+				c.restoreReadDeadline()
 			}
 		}()
 	}
@@ -111,11 +116,11 @@ func (s *serverEnd) meet(c *Conn) error {
 	if s.phase.Load() != unknown {
 		return s.lostErrLocked()
 	}
-	err := ErrNoDataRead
-	control(c.socket, func(fd int) { err = s.meetOn(c, fd) })
-	if c.closed.Load() {
+	if c.closed.Load() { // a closed connection must not get a control channel: nobody would close that
 		return unix.EBADF // reported as net.ErrClosed
 	}
+	err := ErrNoDataRead
+	control(c.socket, func(fd int) { err = s.meetOn(c, fd) })
 	return err
 }
 
@@ -278,7 +283,8 @@ func (s *serverEnd) readFollowing(c *Conn, p []byte) (int, error) {
 			if _, err := s.follow(c, 1); err != nil {
 				return 0, err
 			}
-			f.at++
+		} else if err := s.lostErr(); err != nil {
+			return 0, err
 		}
 		return n, readErr
 	}
@@ -301,7 +307,6 @@ func (s *serverEnd) readFollowing(c *Conn, p []byte) (int, error) {
 		f.hold(p[until:n])
 		n = int(until)
 	}
-	f.at += uint64(n)
 	return n, readErr
 }
 
@@ -323,13 +328,12 @@ func (s *serverEnd) returnHeld(c *Conn, p []byte) (int, error) {
 	if f.held = f.held[n:]; len(f.held) == 0 {
 		f.held = nil
 	}
-	f.at += uint64(n)
 	return n, nil
 }
 
 // mostWaiting is how many announcements are taken off the channel before their place among the data is reached. More stay in
 // the kernel's queue, whose length the sender pays for.
-const mostWaiting = 16
+const mostWaiting = 64
 
 // takeOff takes announcements off the channel to wait for their place.
 func (f *following) takeOff() error {
@@ -348,8 +352,8 @@ func (f *following) takeOff() error {
 	return nil
 }
 
-// follow makes the context current that what comes next was written under, and returns for how many of the next n bytes or
-// messages it holds, at least one.
+// follow makes the context current that what comes next was written under, and moves on by as many of the next n bytes or
+// messages as it holds for, at least one, which it returns.
 func (s *serverEnd) follow(c *Conn, n uint64) (uint64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -376,6 +380,7 @@ func (s *serverEnd) follow(c *Conn, n uint64) (uint64, error) {
 	if len(f.waiting) > 0 {
 		n = min(n, f.waiting[0].At-f.at)
 	}
+	f.at += n
 	return n, nil
 }
 
@@ -479,8 +484,9 @@ func (s *serverEnd) close() {
 }
 
 // Freeze ends the following of the client: its context stays what it is now, and the client is told that tracking is static. It
-// is for a server that hands the socket to a program, which can't follow, and would let the client's announcements pile up.
-// With static tracking it does nothing.
+// is for a server that hands the socket to a program, which can't follow, and would let the client's announcements pile up; that
+// server has not read anything yet, because Read may take more off the socket than it returns. With static tracking Freeze does
+// nothing.
 func (c *Conn) Freeze() error {
 	if c.server == nil {
 		return opError("identify", c.pipe, errNotServer)

@@ -38,7 +38,7 @@ func newReceiver(fd, pipe int) (*Receiver, error) {
 		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1)
 	}
 	if err != nil {
-		r.Close()
+		discard.Descriptor(fd)
 		return nil, fmt.Errorf("%w: the preface's descriptor is no control channel: %w", ErrProtocol, err)
 	}
 	if cred, err := unix.GetsockoptUcred(pipe, unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
@@ -106,7 +106,8 @@ type Announced struct {
 //   - has a sequence number above the one before.
 func (r *Receiver) Next() (*Announced, error) {
 	m, got, err := r.receive()
-	defer discard.Descriptor(got.descriptor)
+	dispose := discard.Descriptor
+	defer func() { dispose(got.descriptor) }()
 	if m == nil || err != nil {
 		return nil, err
 	}
@@ -124,6 +125,7 @@ func (r *Receiver) Next() (*Announced, error) {
 	if err != nil {
 		return nil, err
 	}
+	dispose = discard.PairEnd
 	r.sequence = c.Sequence
 	return &Announced{
 		Token:  t.Restrict(token.Statement{Level: c.Level, EffectiveOnly: c.EffectiveOnly, Capabilities: c.Capabilities}),
@@ -163,9 +165,9 @@ func (r *Receiver) send(b []byte) {
 	_ = unix.Sendmsg(r.fd, b, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 }
 
-// Close closes the server's end. Its queue may hold what a stranger put there, so it is not closed on the caller's time.
+// Close closes the server's end. Its queue may hold what a stranger put there; then that is not closed on the caller's time.
 func (r *Receiver) Close() {
-	discard.Descriptor(r.fd)
+	discard.PairEnd(r.fd)
 	r.fd = -1
 }
 

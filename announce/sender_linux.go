@@ -85,8 +85,8 @@ func (s *Sender) WaitAnswer() (any, error) {
 	return m, recvErr
 }
 
-// SetWriteDeadline bounds how long Announce waits. The zero time is no bound.
-func (s *Sender) SetWriteDeadline(t time.Time) error { return s.file.SetWriteDeadline(t) }
+// SetDeadline bounds how long Announce and WaitAnswer wait. The zero time is no bound.
+func (s *Sender) SetDeadline(t time.Time) error { return s.file.SetDeadline(t) }
 
 // Close closes the client's end.
 func (s *Sender) Close() error { return s.file.Close() }

@@ -191,7 +191,7 @@ func (t *Token) Restrict(s Statement) *Token {
 	}
 	u.effectiveOnly = u.effectiveOnly || s.EffectiveOnly
 	u.claimed = u.claimed.and(s.Capabilities)
-	if u.Equal(t) && u.level == t.level {
+	if u.claimed == t.claimed && u.level == t.level && u.effectiveOnly == t.effectiveOnly {
 		return t
 	}
 	return &u

@@ -112,10 +112,10 @@ func (s *server) run() error {
 
 	stopListening := context.AfterFunc(ctx, func() { listener.Close() })
 	defer stopListening()
-	s.accept(ctx, listener)
+	err = s.accept(ctx, listener)
 	s.waitClients()
 	s.log.Info("ended")
-	return nil
+	return err
 }
 
 // announce tells the log that clients can come, and what will be wrong with them if something will.
@@ -134,36 +134,22 @@ func (s *server) config() *guise.ListenConfig {
 	}
 }
 
-// The pauses after an accept that failed, such as for want of descriptors: they double from the first to the last.
-const (
-	firstPause = 5 * time.Millisecond
-	lastPause  = time.Second
-)
-
-// accept starts a goroutine for each client, until ctx ends. No error ends it.
-func (s *server) accept(ctx context.Context, listener *guise.Listener) {
-	pause := firstPause
+// accept starts a goroutine for each client, until ctx ends.
+func (s *server) accept(ctx context.Context, listener *guise.Listener) error {
 	for {
 		conn, err := listener.AcceptPipe()
-		if err == nil {
-			pause = firstPause
-			s.clients.Add(1)
-			go func() {
-				defer s.clients.Done()
-				s.serve(ctx, conn)
-			}()
-			continue
+		switch {
+		case err == nil:
+		case ctx.Err() != nil, errors.Is(err, net.ErrClosed):
+			return nil
+		default:
+			return err
 		}
-		if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
-			return
-		}
-		s.log.Error("accepting failed; trying again", "error", err, "pause", pause)
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(pause):
-		}
-		pause = min(2*pause, lastPause)
+		s.clients.Add(1)
+		go func() {
+			defer s.clients.Done()
+			s.serve(ctx, conn)
+		}()
 	}
 }
 

@@ -62,7 +62,7 @@ func (s *server) start(conn *guise.Conn) (*token.Token, *exec.Cmd, error) {
 	}
 	defer pipe.Close()
 	command.Stdin, command.Stdout, command.Stderr = pipe, pipe, os.Stderr
-	command.Env = environment(client, addressText(conn.RemoteAddr()), addressText(conn.LocalAddr()))
+	command.Env = guise.ClientEnviron(environment(client, addressText(conn.RemoteAddr()), addressText(conn.LocalAddr())))
 	// Not in the scope any more, which the fork would only lengthen: the command is the client all the same.
 	if err := command.Start(); err != nil {
 		return nil, nil, fmt.Errorf("starting %s as %s: %w", s.command[0], client, err)

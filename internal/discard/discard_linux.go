@@ -7,6 +7,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/guise-project/guise/internal/unixsocket"
 )
 
 // atMost is how many threads may be blocked in close(2) at once.
@@ -26,6 +28,19 @@ func Descriptor(fd int) {
 	if fd >= 0 {
 		run(func() { unix.Close(fd) })
 	}
+}
+
+// PairEnd takes over fd, which is one end of a socketpair(2), and closes it: at once if nothing is queued on it, and so nothing can
+// block.
+func PairEnd(fd int) {
+	if fd < 0 {
+		return
+	}
+	if unix.Shutdown(fd, unix.SHUT_RDWR) == nil && !unixsocket.Pending(fd) {
+		unix.Close(fd)
+		return
+	}
+	Descriptor(fd)
 }
 
 // Call calls closing soon, for things that are more than a descriptor. It does not block.

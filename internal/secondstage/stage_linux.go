@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"runtime"
 	"slices"
+	"strings"
 	"syscall"
 	"unsafe"
 
@@ -52,12 +53,24 @@ func run() (status int, err error) {
 			return StatusFailed, fmt.Errorf("uid %d: %w", o.UID, err)
 		}
 	}
+	env := unwrap(os.Environ())
+	os.Setenv("PATH", pathOf(env))
 	path, err := exec.LookPath(o.Name)
 	if err != nil && !errors.Is(err, exec.ErrDot) {
 		return notRun(err), fmt.Errorf("uid %d: %w", o.UID, err)
 	}
-	err = syscall.Exec(path, o.Args, os.Environ())
+	err = syscall.Exec(path, o.Args, env)
 	return notRun(err), fmt.Errorf("uid %d: running %s: %w", o.UID, path, err)
+}
+
+func pathOf(env []string) string {
+	path := ""
+	for _, variable := range env {
+		if value, ok := strings.CutPrefix(variable, "PATH="); ok {
+			path = value // the last one counts, as for os/exec
+		}
+	}
+	return path
 }
 
 func notRun(err error) (status int) {

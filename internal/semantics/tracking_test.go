@@ -153,3 +153,28 @@ func TestClientThatHasGone(t *testing.T) {
 		}
 	}
 }
+
+// TestCapabilitiesThatAreNotAnnouncedAreNotHad has a root client say that it has given something up, and take it back without a
+// word: what /proc shows then never counts for more than what the client has said.
+func TestCapabilitiesThatAreNotAnnouncedAreNotHad(t *testing.T) {
+	th := things[len(things)-1]
+	for _, k := range kinds {
+		t.Run(k.name, func(t *testing.T) {
+			s := newStage(t, k)
+			a, b := s.player("A", th.on.IDs), s.player("B", th.b)
+			pipe := s.pipe("b", th.b)
+			b.must(actor.Order{Act: actor.Listen, Pipe: pipe})
+			a.must(actor.Order{Act: actor.Dial, Pipe: pipe, Conn: "B", QoS: &guise.QoS{Tracking: guise.Dynamic}})
+			a.write("B")
+			b.must(actor.Order{Act: actor.Accept, Pipe: pipe, Conn: "A"})
+			b.readsAndActsAs("A", "at first", th.on)
+			a.becomes(th.off)
+			a.write("B")
+			b.readsAndActsAs("A", "after it gave the capability up", th.off)
+			a.becomes(th.on)
+			b.actsAs("A", "after it took it back, before it said so", th.off)
+			a.write("B")
+			b.readsAndActsAs("A", "after it said so", th.on)
+		})
+	}
+}
