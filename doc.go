@@ -121,8 +121,11 @@
 // [Scope.Command] returns an [os/exec.Cmd] that is the client for good, with all its ids, a session of its own and no capabilities
 // but a root client's. It starts the running executable again, which becomes the client before main and only then looks at
 // anything of the client's; so a client's file system can't hang the server. Package initialisers that run before guise's own run
-// in that second process too, with the server's ids: keep them free of effects. Set Env: otherwise the program gets the
-// server's environment. An executable that is set-user-ID or has file capabilities can't do this; ambient capabilities do.
+// in that second process too, with the server's ids: keep them free of effects. An executable that is set-user-ID or has file
+// capabilities can't do this; ambient capabilities do.
+//
+// Without an Env the program gets the server's environment. What Env holds is in the environment of that second process too, where
+// LD_PRELOAD or GODEBUG would work with the server's rights: variables that a client has a say in go there by way of [ClientEnviron].
 //
 // # What can block
 //
