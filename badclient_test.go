@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/guise-project/guise/internal/testdir"
 	"io"
 	"log/slog"
 	"net"
@@ -57,7 +58,7 @@ func bothModes(t *testing.T, f func(t *testing.T, config ListenConfig)) {
 func TestSilentClientsBlockNobody(t *testing.T) {
 	bothModes(t, func(t *testing.T, config ListenConfig) {
 		l := listenAt(t, &config)
-		leaksNothing(t, func() {
+		leftover.ByThis(t, func() {
 			var silent []*Conn
 			for range 50 {
 				c := dialRaw(t, l)
@@ -169,7 +170,7 @@ func TestClientThatDiesAnywhereLeavesNothing(t *testing.T) {
 		for _, step := range steps {
 			t.Run(step.name, func(t *testing.T) {
 				l := listenAt(t, &config)
-				leaksNothing(t, func() {
+				leftover.ByThis(t, func() {
 					client := dialRaw(t, l)
 					step.do(client)
 					client.close()
@@ -206,7 +207,7 @@ func TestDescriptorsThatComeWithDataAreNotKept(t *testing.T) {
 	bothModes(t, func(t *testing.T, config ListenConfig) {
 		t.Run("before the server has looked", func(t *testing.T) {
 			l := listenAt(t, &config)
-			leaksNothing(t, func() {
+			leftover.ByThis(t, func() {
 				client := dialRaw(t, l)
 				defer client.close()
 				client.write("x")
@@ -261,7 +262,7 @@ var _ = addRole("no-passrights", func() {
 
 func TestWithoutSO_PASSRIGHTSDescriptorsAreDroppedOnTheWay(t *testing.T) {
 	bothModes(t, func(t *testing.T, config ListenConfig) {
-		env := []string{"GUISE_TEST_DIR=" + openDir(t)}
+		env := []string{"GUISE_TEST_DIR=" + testdir.Open(t, 0o755)}
 		if config.Message {
 			env = append(env, "GUISE_TEST_MESSAGE=1")
 		}
@@ -369,7 +370,7 @@ func TestSocketThatLingersNeverBlocksTheServer(t *testing.T) {
 		for _, test := range tests {
 			t.Run(test.name, func(t *testing.T) {
 				l := listenAt(t, &config)
-				leaksNothing(t, func() {
+				leftover.ByThis(t, func() {
 					fd, release := lingering(t)
 					defer release()
 					client := dialRaw(t, l)
@@ -392,7 +393,7 @@ func TestSocketThatLingersNeverBlocksTheServer(t *testing.T) {
 				return nil
 			}
 			l := listenAt(t, &config)
-			leaksNothing(t, func() {
+			leftover.ByThis(t, func() {
 				fd, release := lingering(t)
 				defer release()
 				unwelcome, welcome := dialRaw(t, l), dialRaw(t, l)
@@ -406,7 +407,7 @@ func TestSocketThatLingersNeverBlocksTheServer(t *testing.T) {
 		t.Run("of a client that was never accepted", func(t *testing.T) {
 			config.Allow = nil
 			l := listenAt(t, &config)
-			leaksNothing(t, func() {
+			leftover.ByThis(t, func() {
 				fd, release := lingering(t)
 				defer release()
 				client := dialRaw(t, l)
@@ -428,7 +429,7 @@ func TestLingeringSocketsBlockABoundedNumberOfThreads(t *testing.T) {
 	}
 	const many = 80
 	l := listenAt(t, nil)
-	leaksNothing(t, func() {
+	leftover.ByThis(t, func() {
 		before := threads()
 		for range many {
 			fd, release := lingering(t)
@@ -476,7 +477,7 @@ func TestIDsThatTheKernelCantReportAreNeverWorn(t *testing.T) {
 			for _, allow := range []bool{false, true} {
 				config := &ListenConfig{AllowForeignRoot: allow}
 				l := listenAt(t, config)
-				leaksNothing(t, func() {
+				leftover.ByThis(t, func() {
 					p := startRaw(t, "plain", test.attr, []string{"GUISE_TEST_PATH=" + l.Addr().String()})
 					c := acceptFrom(t, l)
 					defer c.Close()
@@ -521,7 +522,7 @@ func TestAnnouncedContextIsOfTheAnnouncingThread(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			l := listenAt(t, nil)
-			leaksNothing(t, func() {
+			leftover.ByThis(t, func() {
 				p := startRaw(t, "changer", asUser(0, 61001, 61001), []string{"GUISE_TEST_PATH=" + l.Addr().String(),
 					fmt.Sprintf("GUISE_TEST_UID=%d %d %d", test.uid, test.level, test.above)})
 				c := acceptFrom(t, l)
@@ -621,7 +622,7 @@ func TestClientThatIsNotLetInHearsWhy(t *testing.T) {
 		var log bytes.Buffer
 		config.Logger = slog.New(slog.NewTextHandler(&log, nil))
 		l := listenAt(t, &config)
-		leaksNothing(t, func() {
+		leftover.ByThis(t, func() {
 			client, err := Dial(l.Addr().String(), nil)
 			if err != nil {
 				t.Fatal(err)
@@ -697,7 +698,7 @@ func TestClientHearsItsRefusalWhateverCameBefore(t *testing.T) {
 // fallback starts the test binary in a role and returns what it says.
 func fallback(t *testing.T, role string) string {
 	t.Helper()
-	p := startRaw(t, role, nil, []string{"GUISE_TEST_DIR=" + openDir(t)})
+	p := startRaw(t, role, nil, []string{"GUISE_TEST_DIR=" + testdir.Open(t, 0o755)})
 	return p.end()
 }
 
@@ -865,7 +866,7 @@ func TestListenFileTakesOnlyUnixSockets(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	leaksNothing(t, func() {
+	leftover.ByThis(t, func() {
 		if got, err := ListenOn(l, nil); err == nil || !strings.Contains(err.Error(), "family 2") {
 			t.Errorf("ListenOn a TCP listener = %v, %v", got, err)
 		}

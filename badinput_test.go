@@ -3,6 +3,7 @@ package guise
 import (
 	"errors"
 	"fmt"
+	"github.com/guise-project/guise/internal/leftover"
 	"os"
 	"strings"
 	"testing"
@@ -232,7 +233,7 @@ func TestMisbehavingClientLosesItsConnectionAndIsNeverActedFor(t *testing.T) {
 						needRoot(t, "the client changes its ids")
 					}
 					l := listenAt(t, &ListenConfig{Message: mode.message})
-					leaksNothing(t, func() { testMisbehaviour(t, l, m) })
+					leftover.ByThis(t, func() { testMisbehaviour(t, l, m) })
 				})
 			}
 		})

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"github.com/guise-project/guise/internal/testdir"
 	"io"
 	"net"
 	"net/http"
@@ -81,7 +82,7 @@ sys.stdout.write(s.makefile().read())`
 				t.Skipf("%s is not installed: %v", test.name, err)
 			}
 			l := listenOn(t, &guise.ListenConfig{Tracking: guise.Dynamic}) // a plain client is static all the same
-			files := openDirectory(t)
+			files := testdir.Open(t, 0o755)
 			if err := os.Chmod(files, 0o777); err != nil {
 				t.Fatal(err)
 			}
@@ -121,7 +122,7 @@ func TestListenersThatOthersMade(t *testing.T) {
 	for _, kind := range []string{"unix", "unixpacket"} {
 		for _, how := range []string{"net.Listener", "descriptor"} {
 			t.Run(kind+" from a "+how, func(t *testing.T) {
-				path := filepath.Join(openDirectory(t), "pipe")
+				path := filepath.Join(testdir.Open(t, 0o755), "pipe")
 				made, err := net.Listen(kind, path)
 				if err != nil {
 					t.Fatal(err)

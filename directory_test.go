@@ -1,6 +1,7 @@
 package guise
 
 import (
+	"github.com/guise-project/guise/internal/testdir"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -52,7 +53,7 @@ func TestPipesAreOnlyMadeWhereNobodyElseCanTakeTheirNames(t *testing.T) {
 			if test.onlyRootCanTryIt {
 				needRoot(t, "it gives a directory to another user")
 			}
-			base := openDir(t)
+			base := testdir.Open(t, 0o755)
 			above := filepath.Join(base, "above")
 			leaf := filepath.Join(above, "between", "leaf")
 			mkdir(t, leaf, test.leaf, test.leafOwner)
@@ -93,7 +94,7 @@ func TestPipesAreOnlyMadeWhereNobodyElseCanTakeTheirNames(t *testing.T) {
 func TestDirectoryIsMadeForEverybodyToLookInto(t *testing.T) {
 	old := syscall.Umask(0o077)
 	defer syscall.Umask(old)
-	dir := filepath.Join(openDir(t), "guise", "pipe")
+	dir := filepath.Join(testdir.Open(t, 0o755), "guise", "pipe")
 	t.Setenv("GUISE_DIR", dir)
 	l, err := Listen("spool", nil)
 	if err != nil {
@@ -114,7 +115,7 @@ func TestDirectoryIsMadeForEverybodyToLookInto(t *testing.T) {
 }
 
 func TestDirectoryThatIsThereIsLeftAsItIs(t *testing.T) {
-	dir := openDir(t)
+	dir := testdir.Open(t, 0o755)
 	if err := os.Chmod(dir, 0o777); err != nil {
 		t.Fatal(err)
 	}
@@ -129,8 +130,8 @@ func TestDirectoryThatIsThereIsLeftAsItIs(t *testing.T) {
 }
 
 func TestWhereNamesAreLookedFor(t *testing.T) {
-	own := openDir(t)
-	foreign := openDir(t)
+	own := testdir.Open(t, 0o755)
+	foreign := testdir.Open(t, 0o755)
 	if os.Geteuid() == 0 {
 		if err := os.Chown(foreign, 61001, -1); err != nil {
 			t.Fatal(err)
@@ -161,7 +162,7 @@ func TestWhereNamesAreLookedFor(t *testing.T) {
 }
 
 func TestWhereUsersPipesAreMade(t *testing.T) {
-	own := openDir(t)
+	own := testdir.Open(t, 0o755)
 	if os.Geteuid() == 0 {
 		if err := os.Chown(own, 61001, 61001); err != nil {
 			t.Fatal(err)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/guise-project/guise/internal/leftover"
+	"github.com/guise-project/guise/internal/testdir"
 	"io/fs"
 	"net"
 	"os"
@@ -88,13 +90,13 @@ func TestNameOfALiveServerIsTaken(t *testing.T) {
 		first, second bool
 	}{{"bytes", false, false}, {"messages", true, true}, {"bytes over messages", true, false}, {"messages over bytes", false, true}} {
 		t.Run(kind.name, func(t *testing.T) {
-			dir := openDir(t)
+			dir := testdir.Open(t, 0o755)
 			first, err := Listen("spool", &ListenConfig{Dir: dir, Message: kind.first})
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer first.Close()
-			leaksNothing(t, func() {
+			leftover.ByThis(t, func() {
 				if l, err := Listen("SPOOL", &ListenConfig{Dir: dir, Message: kind.second}); !errors.Is(err, ErrPipeTaken) {
 					t.Errorf("Listen = %v, %v, want ErrPipeTaken", l, err)
 				}
@@ -122,7 +124,7 @@ func abandon(t *testing.T, path string) {
 }
 
 func TestSocketThatADeadServerLeftIsReplaced(t *testing.T) {
-	dir := openDir(t)
+	dir := testdir.Open(t, 0o755)
 	path := filepath.Join(dir, "spool")
 	abandon(t, path)
 	d := &Dialer{Dir: dir}
@@ -162,7 +164,7 @@ func TestWhatIsNoSocketIsNeverRemoved(t *testing.T) {
 	}
 	for name, make := range makers {
 		t.Run(name, func(t *testing.T) {
-			dir := openDir(t)
+			dir := testdir.Open(t, 0o755)
 			path := filepath.Join(dir, "spool")
 			if err := make(path); err != nil {
 				t.Fatal(err)
@@ -179,7 +181,7 @@ func TestWhatIsNoSocketIsNeverRemoved(t *testing.T) {
 }
 
 func TestCloseLeavesASuccessorsSocketAlone(t *testing.T) {
-	dir := openDir(t)
+	dir := testdir.Open(t, 0o755)
 	path := filepath.Join(dir, "spool")
 	l, err := Listen("spool", &ListenConfig{Dir: dir})
 	if err != nil {
@@ -200,9 +202,9 @@ func TestCloseLeavesASuccessorsSocketAlone(t *testing.T) {
 }
 
 func TestOfServersThatRaceForADeadOnesNameOneWins(t *testing.T) {
-	dir := openDir(t)
+	dir := testdir.Open(t, 0o755)
 	path := filepath.Join(dir, "spool")
-	leaksNothing(t, func() {
+	leftover.ByThis(t, func() {
 		for round := range 30 {
 			abandon(t, path)
 			const racers = 8
@@ -247,7 +249,7 @@ func TestOfServersThatRaceForADeadOnesNameOneWins(t *testing.T) {
 }
 
 func TestProcessesThatRaceForADeadOnesNameOneWins(t *testing.T) {
-	dir := openDir(t)
+	dir := testdir.Open(t, 0o755)
 	for range 5 {
 		abandon(t, filepath.Join(dir, "spool"))
 		var racers []*rawProcess
@@ -303,7 +305,7 @@ func TestSocketHasTheModeAndGroupThatWereAskedFor(t *testing.T) {
 	for _, mode := range []struct{ asked, want fs.FileMode }{{0, 0o666}, {0o600, 0o600}, {0o660, 0o660}, {0o222, 0o222}} {
 		for group, want := range groups {
 			t.Run(fmt.Sprintf("%v %s", mode.asked, group), func(t *testing.T) {
-				dir := openDir(t)
+				dir := testdir.Open(t, 0o755)
 				l, err := Listen("spool", &ListenConfig{Dir: dir, Mode: mode.asked, Group: group})
 				if err != nil {
 					t.Fatal(err)
@@ -323,7 +325,7 @@ func TestSocketHasTheModeAndGroupThatWereAskedFor(t *testing.T) {
 		}
 	}
 	t.Run("no such group", func(t *testing.T) {
-		dir := openDir(t)
+		dir := testdir.Open(t, 0o755)
 		if l, err := Listen("spool", &ListenConfig{Dir: dir, Group: "guise-no-such-group"}); err == nil {
 			l.Close()
 			t.Error("Listen takes it")
@@ -354,7 +356,7 @@ func TestModeKeepsOthersOut(t *testing.T) {
 }
 
 func TestDialSaysWhatIsWrong(t *testing.T) {
-	dir := openDir(t)
+	dir := testdir.Open(t, 0o755)
 	d := &Dialer{Dir: dir}
 	abandon(t, filepath.Join(dir, "dead"))
 	full, err := Listen("full", &ListenConfig{Dir: dir})
@@ -387,7 +389,7 @@ func TestDialSaysWhatIsWrong(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			leaksNothing(t, func() {
+			leftover.ByThis(t, func() {
 				c, err := d.Dial(test.ctx, test.name)
 				var op *OpError
 				if !errors.As(err, &op) || op.Op != "dial" || op.Pipe != test.name {
@@ -427,7 +429,7 @@ func TestDialSaysWhatIsWrong(t *testing.T) {
 func TestCheckServerRefusesBeforeAnythingIsSent(t *testing.T) {
 	bothModes(t, func(t *testing.T, config ListenConfig) {
 		l := listenAt(t, &config)
-		leaksNothing(t, func() {
+		leftover.ByThis(t, func() {
 			not := errors.New("not the server that I know")
 			var saw *token.Token
 			d := &Dialer{CheckServer: func(server *token.Token) error { saw = server; return not }}
@@ -452,7 +454,7 @@ func TestCheckServerRefusesBeforeAnythingIsSent(t *testing.T) {
 // TestServerBetweenBindAndListenKeepsItsName is about a server that has bound its socket and does not listen yet, which makes it
 // look dead; it holds the lock of the name meanwhile.
 func TestServerBetweenBindAndListenKeepsItsName(t *testing.T) {
-	path := filepath.Join(openDir(t), "spool")
+	path := filepath.Join(testdir.Open(t, 0o755), "spool")
 	unlock, err := lockName(path)
 	if err != nil {
 		t.Fatal(err)

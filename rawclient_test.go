@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"github.com/guise-project/guise/internal/testdir"
 	"io"
 	"os"
 	"os/exec"
@@ -17,9 +18,6 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/guise-project/guise/internal/discard"
-	"github.com/guise-project/guise/internal/leftover"
 )
 
 // The tests of bad input need clients that know no good manners, as processes of their own: the test binary plays them when it
@@ -160,24 +158,10 @@ func needRoot(t *testing.T, why string) {
 	}
 }
 
-// openDir returns a directory of the test's own that everybody may enter.
-func openDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "guise-test-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return dir
-}
-
 // listenAt listens on a path of the test's own.
 func listenAt(t *testing.T, config *ListenConfig) *Listener {
 	t.Helper()
-	l, err := Listen(filepath.Join(openDir(t), "pipe"), config)
+	l, err := Listen(filepath.Join(testdir.Open(t, 0o755), "pipe"), config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -218,22 +202,6 @@ func inTime(t *testing.T, what string, f func()) {
 		}
 	case <-time.After(patience):
 		t.Fatalf("%s does not return", what)
-	}
-}
-
-// leaksNothing fails the test if f leaves descriptors open.
-func leaksNothing(t *testing.T, f func()) {
-	t.Helper()
-	before := leftover.Descriptors()
-	f()
-	discard.Wait()
-	for fd, to := range leftover.Descriptors() {
-		if before[fd] != to {
-			t.Errorf("descriptor %s is left open: %s", fd, to)
-		}
-	}
-	if err := leftover.Threads(); err != nil {
-		t.Error(err)
 	}
 }
 

@@ -3,6 +3,7 @@ package guise_test
 import (
 	"errors"
 	"fmt"
+	"github.com/guise-project/guise/internal/testdir"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -23,20 +24,6 @@ func needRoot(t testing.TB) {
 	if os.Geteuid() != 0 {
 		t.Skip("acting as others takes root")
 	}
-}
-
-// openDirectory returns a directory that everybody can reach, and only its owner can write to.
-func openDirectory(t testing.TB) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "guise-test-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return dir
 }
 
 func identity(t testing.TB, uid, gid uint32, groups ...uint32) *token.Token {
@@ -100,7 +87,7 @@ func pair(t testing.TB, l *guise.Listener, client *token.Token, qos *guise.QoS) 
 
 func listenOn(t testing.TB, config *guise.ListenConfig) *guise.Listener {
 	t.Helper()
-	l, err := guise.Listen(filepath.Join(openDirectory(t), "pipe"), config)
+	l, err := guise.Listen(filepath.Join(testdir.Open(t, 0o755), "pipe"), config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -444,7 +431,7 @@ func TestContextTravelsWithTheData(t *testing.T) {
 
 func TestCommandIsTheClientForGood(t *testing.T) {
 	needRoot(t)
-	dir := openDirectory(t)
+	dir := testdir.Open(t, 0o755)
 	for name, owner := range map[string]int{"clients": 61001, "servers": 0} {
 		path := filepath.Join(dir, name)
 		if err := os.Mkdir(path, 0o700); err != nil {
@@ -513,7 +500,7 @@ func TestCommandIsTheClientForGood(t *testing.T) {
 
 func TestCommandThatCannotRun(t *testing.T) {
 	needRoot(t)
-	dir := openDirectory(t)
+	dir := testdir.Open(t, 0o755)
 	private := filepath.Join(dir, "private")
 	if err := os.WriteFile(private, []byte("#!/bin/sh\n"), 0o700); err != nil {
 		t.Fatal(err)

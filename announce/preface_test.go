@@ -9,7 +9,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/guise-project/guise/internal/discard"
 	"github.com/guise-project/guise/internal/leftover"
 	"github.com/guise-project/guise/internal/without"
 	"github.com/guise-project/guise/token"
@@ -34,19 +33,6 @@ func sendMessage(t *testing.T, fd int, data string, fds ...int) {
 	}
 	if err := unix.Sendmsg(fd, []byte(data), rights, nil, unix.MSG_NOSIGNAL); err != nil {
 		t.Fatalf("sendmsg: %v", err)
-	}
-}
-
-// leaksNothing fails the test if f leaves descriptors open.
-func leaksNothing(t *testing.T, f func()) {
-	t.Helper()
-	before := leftover.Descriptors()
-	f()
-	discard.Wait()
-	for fd, to := range leftover.Descriptors() {
-		if before[fd] != to {
-			t.Errorf("descriptor %s is left open: %s", fd, to)
-		}
 	}
 }
 
@@ -81,7 +67,7 @@ func TestPeekFirstTellsPrefaceFromDataAndConsumesNeither(t *testing.T) {
 			}
 			far, _ := pair(t, unix.SOCK_SEQPACKET)
 			sendMessage(t, client, "G", far)
-			leaksNothing(t, func() {
+			leftover.ByThis(t, func() {
 				for range 2 {
 					if got := peekFirst(t, server); got != Preface {
 						t.Errorf("of a byte with a descriptor: %v, want Preface", got)
@@ -158,7 +144,7 @@ func TestPrefaceThatIsNoneEndsTheConnectionAndLeaksNothing(t *testing.T) {
 				fds[i] = fd
 			}
 			sendMessage(t, client, test.data, fds...)
-			leaksNothing(t, func() {
+			leftover.ByThis(t, func() {
 				if got := peekFirst(t, server); got != Preface {
 					t.Fatalf("PeekFirst = %v, want Preface", got)
 				}
@@ -208,7 +194,7 @@ func TestHelloComesFirstOnceAndPlain(t *testing.T) {
 				sendMessage(t, near, m.data, fds...)
 			}
 			sendMessage(t, client, "G", far)
-			leaksNothing(t, func() {
+			leftover.ByThis(t, func() {
 				r, err := ReceivePreface(server)
 				if err != nil {
 					t.Fatal(err)
@@ -288,7 +274,7 @@ func TestRefusePrefaceTellsTheClientWhy(t *testing.T) {
 	server, client := pair(t, unix.SOCK_STREAM)
 	near, far := pair(t, unix.SOCK_SEQPACKET)
 	sendMessage(t, client, "G", far)
-	leaksNothing(t, func() { RefusePreface(server, RefusedAccess) })
+	leftover.ByThis(t, func() { RefusePreface(server, RefusedAccess) })
 	if m, err := receiveAnswer(near); err != nil || m != RefusedAccess {
 		t.Errorf("the client hears %v, %v", m, err)
 	}
@@ -338,7 +324,7 @@ func TestServersDescriptorsAreNotKeptByAClient(t *testing.T) {
 	}
 	defer f.Close()
 	sendMessage(t, a, string(InForce{}.encode()), int(f.Fd()))
-	leaksNothing(t, func() {
+	leftover.ByThis(t, func() {
 		if m, err := receiveAnswer(b); err == nil {
 			t.Logf("the message is taken for %v", m)
 		}

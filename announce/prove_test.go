@@ -2,6 +2,7 @@ package announce
 
 import (
 	"errors"
+	"github.com/guise-project/guise/internal/leftover"
 	"io"
 	"os"
 	"os/exec"
@@ -230,7 +231,7 @@ func TestTokenSocketProvesOnlyTheClientsOwnContext(t *testing.T) {
 			fd := test.make(t)
 			var proved *token.Token
 			var err error
-			leaksNothing(t, func() { proved, err = test.peer.prove(fd, test.claim()) })
+			leftover.ByThis(t, func() { proved, err = test.peer.prove(fd, test.claim()) })
 			if !errors.Is(err, ErrUnproven) || !strings.Contains(err.Error(), test.says) {
 				t.Errorf("prove = %v, %v; want an error that wraps ErrUnproven and says %q", proved, err, test.says)
 			}
@@ -240,7 +241,7 @@ func TestTokenSocketProvesOnlyTheClientsOwnContext(t *testing.T) {
 
 func TestTokenSocketProvesTheContextThatMadeIt(t *testing.T) {
 	me, fd := self(t), ownToken(t)
-	leaksNothing(t, func() {
+	leftover.ByThis(t, func() {
 		proved, err := me.prove(fd, ownClaim())
 		if err != nil {
 			t.Fatal(err)
@@ -335,7 +336,7 @@ func TestDeadProcesssTokenSocketIsRefused(t *testing.T) {
 		if err := unix.Waitid(unix.P_PID, cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil); err != nil {
 			t.Fatal(err)
 		}
-		leaksNothing(t, func() {
+		leftover.ByThis(t, func() {
 			if proved, err := p.prove(fd, claimOf(p)); !errors.Is(err, ErrUnproven) {
 				t.Errorf("prove = %v, %v, want ErrUnproven", proved, err)
 			}
@@ -344,7 +345,7 @@ func TestDeadProcesssTokenSocketIsRefused(t *testing.T) {
 	t.Run("waited for", func(t *testing.T) {
 		fd, p, _, end := tokenOf(t)
 		end()
-		leaksNothing(t, func() {
+		leftover.ByThis(t, func() {
 			if proved, err := p.prove(fd, claimOf(p)); !errors.Is(err, ErrUnproven) {
 				t.Errorf("prove = %v, %v, want ErrUnproven", proved, err)
 			}
@@ -394,7 +395,7 @@ func TestSequenceNumbersHaveToRise(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			r, near := receiver(t)
-			leaksNothing(t, func() {
+			leftover.ByThis(t, func() {
 				for i, s := range test.sequences {
 					if err := announceOwn(near, Context{Sequence: s, At: uint64(i)}); err != nil {
 						t.Fatal(err)
@@ -428,7 +429,7 @@ func TestContextNeedsExactlyOneDescriptor(t *testing.T) {
 			for i := range fds {
 				fds[i] = fd
 			}
-			leaksNothing(t, func() {
+			leftover.ByThis(t, func() {
 				control := unix.UnixCredentials(ownClaim())
 				if test.count > 0 {
 					control = append(control, unix.UnixRights(fds...)...)

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"github.com/guise-project/guise/internal/testdir"
 	"io"
 	"net"
 	"os"
@@ -17,7 +18,7 @@ import (
 // listen listens on a socket of the test's own, for servers that misbehave.
 func listen(t *testing.T) *net.UnixListener {
 	t.Helper()
-	path := filepath.Join(publicDirectory(t, 0o755), "pipe")
+	path := filepath.Join(testdir.Open(t, 0o755), "pipe")
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		t.Fatal(err)
@@ -115,7 +116,7 @@ func TestCallEndedEarly(t *testing.T) {
 }
 
 func TestCallNoPipe(t *testing.T) {
-	path := filepath.Join(publicDirectory(t, 0o755), "pipe")
+	path := filepath.Join(testdir.Open(t, 0o755), "pipe")
 	r := run(t, "", guiseProgram(t, "call", path))
 	if r.status != statusNoPipe || !strings.Contains(r.err, path) || !strings.Contains(r.err, "Start its server") {
 		t.Errorf("a call of no pipe: exit status %d, want %d, with the pipe and what to do: %s", r.status, statusNoPipe, r.err)
@@ -133,7 +134,7 @@ func TestCallDeadServer(t *testing.T) {
 }
 
 func TestCallBusy(t *testing.T) {
-	path := filepath.Join(publicDirectory(t, 0o755), "pipe")
+	path := filepath.Join(testdir.Open(t, 0o755), "pipe")
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"github.com/guise-project/guise/internal/testdir"
 	"io"
 	"os"
 	"strings"
@@ -87,14 +88,7 @@ func TestDemoWithoutRoot(t *testing.T) {
 // demoDirectory makes the demonstration use a temporary directory of its own, which all ids can reach.
 func demoDirectory(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "guise-test-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	dir := testdir.Open(t, 0o755)
 	t.Setenv("TMPDIR", dir)
 	return dir
 }

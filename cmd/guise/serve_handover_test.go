@@ -1,6 +1,7 @@
 package main
 
 import (
+	"github.com/guise-project/guise/internal/testdir"
 	"net"
 	"os"
 	"os/exec"
@@ -21,7 +22,7 @@ func handOver(t *testing.T, f *os.File, args ...string) *exec.Cmd {
 
 func socketFor(t *testing.T, network string) (path string, f *os.File) {
 	t.Helper()
-	path = filepath.Join(publicDirectory(t, 0o755), "handed-over")
+	path = filepath.Join(testdir.Open(t, 0o755), "handed-over")
 	listener, err := net.ListenUnix(network, &net.UnixAddr{Name: path, Net: network})
 	if err != nil {
 		t.Fatal(err)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"github.com/guise-project/guise/internal/testdir"
 	"io"
 	"net"
 	"os"
@@ -28,7 +29,7 @@ done
 // proofDirectory makes the files for proof in a directory where everybody may make some.
 func proofDirectory(t *testing.T) string {
 	t.Helper()
-	dir := publicDirectory(t, 0o1777)
+	dir := testdir.Open(t, 0o1777)
 	for _, f := range []struct {
 		name     string
 		uid, gid int
@@ -189,7 +190,7 @@ func TestServeLogSignal(t *testing.T) {
 }
 
 func TestServeRefusesBelowImpersonation(t *testing.T) {
-	dir := publicDirectory(t, 0o1777)
+	dir := testdir.Open(t, 0o1777)
 	s := serveOn(t, nil, "touch", filepath.Join(dir, "ran"))
 	for level, parts := range map[string][]string{
 		"identification": {"client refused", "level=WARN", "qos.level=identification", fmt.Sprintf("uid=%d", os.Getuid()), "this pipe takes impersonation"},
@@ -243,7 +244,7 @@ func TestServeMode(t *testing.T) {
 
 func TestServeEnvironment(t *testing.T) {
 	needRoot(t)
-	path := filepath.Join(publicDirectory(t, 0o755), "pipe")
+	path := filepath.Join(testdir.Open(t, 0o755), "pipe")
 	command := guiseProgram(t, "serve", path, "--", "env")
 	command.Env = append(command.Env, "LANG=xx_XX.UTF-8", "SECRET=of the server's", "LISTEN_FDNAMES=x")
 	s := start(t, path, command)
@@ -273,7 +274,7 @@ func TestServeEnvironment(t *testing.T) {
 
 func TestServeRemotePath(t *testing.T) {
 	s := serveOn(t, nil, "sh", "-c", `echo "$IPCREMOTEPATH"`)
-	bound := filepath.Join(publicDirectory(t, 0o755), "client")
+	bound := filepath.Join(testdir.Open(t, 0o755), "client")
 	conn, err := net.DialUnix("unix", &net.UnixAddr{Name: bound, Net: "unix"}, &net.UnixAddr{Name: s.path, Net: "unix"})
 	if err != nil {
 		t.Fatal(err)
@@ -294,7 +295,7 @@ func TestServeCommandNotFound(t *testing.T) {
 
 // Descriptors run out while clients are silent; the server has to be there when they have gone.
 func TestServeOutOfDescriptors(t *testing.T) {
-	path := filepath.Join(publicDirectory(t, 0o755), "pipe")
+	path := filepath.Join(testdir.Open(t, 0o755), "pipe")
 	command := guiseProgram(t)
 	command.Path = "/bin/sh"
 	command.Args = []string{"sh", "-c", `ulimit -n 24; exec "$@"`, "sh", program(t), "serve", path, "--", "cat"}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"github.com/guise-project/guise/internal/testdir"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -16,7 +17,7 @@ import (
 func serveAsService(t *testing.T, capabilities []uintptr, command ...string) *serving {
 	t.Helper()
 	needRoot(t)
-	dir := publicDirectory(t, 0o755)
+	dir := testdir.Open(t, 0o755)
 	if err := os.Chown(dir, service, service); err != nil {
 		t.Fatal(err)
 	}

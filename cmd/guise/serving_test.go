@@ -2,9 +2,9 @@ package main
 
 import (
 	"bufio"
+	"github.com/guise-project/guise/internal/testdir"
 	"io"
 	"net"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -13,20 +13,6 @@ import (
 	"testing"
 	"time"
 )
-
-// publicDirectory returns a new directory that everybody can look into: t.TempDir is closed to others.
-func publicDirectory(t *testing.T, mode os.FileMode) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "guise-test-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, mode); err != nil {
-		t.Fatal(err)
-	}
-	return dir
-}
 
 // serving is a server that runs.
 type serving struct {
@@ -44,7 +30,7 @@ type serving struct {
 // serveOn starts `guise serve FLAGS PATH -- COMMAND` on a path of the test's own and waits until it listens.
 func serveOn(t *testing.T, flags []string, command ...string) *serving {
 	t.Helper()
-	path := filepath.Join(publicDirectory(t, 0o755), "pipe")
+	path := filepath.Join(testdir.Open(t, 0o755), "pipe")
 	args := append([]string{"serve"}, flags...)
 	args = append(append(args, path, "--"), command...)
 	return start(t, path, guiseProgram(t, args...))

@@ -48,7 +48,7 @@ func Check() error {
 	discard.Wait()
 	const patience = 3 * time.Second
 	for begun := time.Now(); ; time.Sleep(5 * time.Millisecond) {
-		err := errors.Join(Threads(), checkDescriptors(), checkChildren())
+		err := errors.Join(Threads(), opened(start.descriptors), checkChildren())
 		if err == nil || time.Since(begun) > patience {
 			return err
 		}
@@ -118,10 +118,22 @@ func Descriptors() map[string]string {
 	return open
 }
 
-func checkDescriptors() error {
+// ByThis fails the test if f leaves descriptors open, or threads with foreign credentials.
+func ByThis(t *testing.T, f func()) {
+	t.Helper()
+	before := Descriptors()
+	f()
+	discard.Wait()
+	if err := errors.Join(opened(before), Threads()); err != nil {
+		t.Error(err)
+	}
+}
+
+// opened returns an error that names the descriptors that were not there before.
+func opened(before map[string]string) error {
 	var errs []error
 	for fd, to := range Descriptors() {
-		if was, ok := start.descriptors[fd]; !ok || was != to {
+		if was, ok := before[fd]; !ok || was != to {
 			errs = append(errs, fmt.Errorf("descriptor %s is left open: %s", fd, to))
 		}
 	}
