@@ -69,6 +69,10 @@ func (v version) String() string {
 }
 
 func rootDemo(out io.Writer, interrupted <-chan os.Signal, casts []cast) error {
+	fmt.Fprintf(out, `This plays Microsoft's KB 101378: A calls B through a pipe, B acts as A and calls C, and C acts as whom?
+%v is a client and becomes %v on the way. %v and %v are servers that hold CAP_SETUID and CAP_SETGID, and are not root.
+Whom a server acts as is shown by the kernel: whose a file is that it makes, and whose private files it may open.
+`, personA, personA2, personB, personC)
 	claims := &claims{out: out}
 	for _, cast := range casts {
 		for _, v := range versions {

@@ -155,7 +155,7 @@ func (p *player) does(o actor.Order) {
 
 // narrate prints one step of the timeline.
 func (s *demoStage) narrate(format string, args ...any) {
-	fmt.Fprintf(s.out, "  "+format+"\n", args...)
+	fmt.Fprintln(s.out, strings.TrimRight(fmt.Sprintf("  "+format, args...), " "))
 }
 
 // prove has a server, which is in a scope, make a file and try to read everybody's private file, and compares what the kernel
