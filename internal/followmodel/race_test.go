@@ -1,0 +1,5 @@
+//go:build race
+
+package followmodel
+
+const raceEnabled = true
