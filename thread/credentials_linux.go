@@ -1,4 +1,4 @@
-//go:build amd64 || arm64
+//go:build !386 && !arm
 
 // The plain names of these system calls are those of 16-bit ids on 386 and arm.
 

@@ -41,3 +41,18 @@ func setWorn(tid int32, w *Worn) {
 	}
 	worn.any.Store(int32(len(worn.threads)))
 }
+
+// Unworn calls f if thread tid of this process wears no token, and keeps it, and all others, from putting one on meanwhile. It
+// reports whether it called f.
+func Unworn(tid int32, f func()) bool {
+	worn.mu.Lock()
+	defer worn.mu.Unlock()
+	if worn.threads[tid] != nil {
+		return false
+	}
+	f()
+	return true
+}
+
+// ID returns the calling thread's id.
+func ID() int32 { return threadID() }

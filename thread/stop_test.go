@@ -146,7 +146,10 @@ func TestEnteringFailsWhole(t *testing.T) {
 }
 
 func runRole(role string) (string, error) {
-	cmd := &exec.Cmd{Path: "/proc/self/exe", Args: []string{"guise-thread-test"}, Env: append(os.Environ(), roleVariable+"="+role, "GORACE=atexit_sleep_ms=0")}
-	out, err := cmd.CombinedOutput()
+	out, err := roleCommand(role).CombinedOutput()
 	return string(out), err
+}
+
+func roleCommand(role string) *exec.Cmd {
+	return &exec.Cmd{Path: "/proc/self/exe", Args: []string{"guise-thread-test"}, Env: append(os.Environ(), roleVariable+"="+role, "GORACE=atexit_sleep_ms=0")}
 }

@@ -13,6 +13,8 @@ import (
 type Worn struct {
 	// Owner is the caller's to use, for finding its own record of what [Current] returns.
 	Owner any
+	// Follow asks for a token that [Worn.Change] can change. It has to be set before Enter.
+	Follow bool
 
 	token  *token.Token
 	tid    int32
@@ -23,11 +25,22 @@ type Worn struct {
 	sched  scheduling
 	// What Enter changed, for Leave to put back.
 	changedUID, changedGID, changedGroups bool
+	changedLater                          bool // by the handler
 	scopeEffective                        token.CapSet
+	follower                              follower
 }
 
 // Token returns what is worn.
-func (w *Worn) Token() *token.Token { return w.token }
+func (w *Worn) Token() *token.Token {
+	if f := &w.follower; w.Follow {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.on {
+			return f.latest
+		}
+	}
+	return w.token
+}
 
 // Outer returns what the thread wore before and will wear again, nil if that is the process's own context.
 func (w *Worn) Outer() *Worn { return w.outer }
@@ -44,16 +57,6 @@ func (w *Worn) Enter(t *token.Token) error {
 		return err
 	}
 	runtime.LockOSThread()
-	if err := w.enter(t); err != nil {
-		w.token = nil
-		runtime.UnlockOSThread()
-		return err
-	}
-	setWorn(w.tid, w)
-	return nil
-}
-
-func (w *Worn) enter(t *token.Token) error {
 	w.token = t
 	w.tid = threadID()
 	w.outer, w.base = nil, w
@@ -62,7 +65,18 @@ func (w *Worn) enter(t *token.Token) error {
 			w.base = w.outer.base
 		}
 	}
-	w.changedUID, w.changedGID, w.changedGroups = false, false, false
+	w.outer.park()
+	if err := w.enter(t); err != nil {
+		w.outer.unpark()
+		w.token = nil
+		runtime.UnlockOSThread()
+		return err
+	}
+	return nil
+}
+
+func (w *Worn) enter(t *token.Token) error {
+	w.changedUID, w.changedGID, w.changedGroups, w.changedLater = false, false, false, false
 	if err := w.was.read(); err != nil {
 		return err
 	}
@@ -73,21 +87,35 @@ func (w *Worn) enter(t *token.Token) error {
 	if err := w.permitted(t); err != nil {
 		return err
 	}
+	if err := w.follow(); err != nil {
+		return err
+	}
+	// Before the thread is changed: whoever looks at its ids has to know that they are not the process's own.
+	setWorn(w.tid, w)
 	if err := w.put(t); err != nil {
+		w.leave()
 		if undo := w.takeOff(); undo != nil {
 			stop(fmt.Sprintf("a thread that was to act as uid %d is half changed (%v) and can't be restored: %v", t.UID(), err, undo))
 		}
+		setWorn(w.tid, w.outer)
 		return fmt.Errorf("acting as %s: %w", t, err)
 	}
+	w.in()
 	return nil
 }
 
 // permitted returns an error if this process must not, or could not both ways, put t on the thread.
 func (w *Worn) permitted(t *token.Token) error {
+	if w.was.sameIDs(t, w.groups) {
+		return nil
+	}
+	return w.mayBecome(t)
+}
+
+// mayBecome is permitted for a token with other ids than the thread's.
+func (w *Worn) mayBecome(t *token.Token) error {
 	server := &w.base.was
 	switch {
-	case w.was.sameIDs(t, w.groups):
-		return nil
 	case t.UID() == 0 && server.uids.effective != 0:
 		return fmt.Errorf("%w: a server that is not root never acts as uid 0, and this one is uid %d", ErrPrivilege, server.uids.effective)
 	case !holdsSwitching(server.caps.Effective):
@@ -145,10 +173,12 @@ func (w *Worn) put(t *token.Token) error {
 // somebody else's identity must not run anything more. If only the scheduling can't be, Leave returns an error and the
 // goroutine stays locked to the thread, which the runtime discards when the goroutine ends.
 func (w *Worn) Leave() error {
+	w.leave()
 	if err := w.takeOff(); err != nil {
 		stop(fmt.Sprintf("thread %d acted as uid %d and its own credentials can't be restored: %v", w.tid, w.token.UID(), err))
 	}
 	setWorn(w.tid, w.outer)
+	w.outer.unpark()
 	w.token = nil
 	if err := w.sched.restore(); err != nil {
 		return fmt.Errorf("the client changed how this thread is scheduled, and it can't be changed back; the goroutine stays locked to it: %w", err)
@@ -161,8 +191,9 @@ func (w *Worn) Leave() error {
 // since.
 func (w *Worn) takeOff() error {
 	was := &w.was
-	// Becoming uid 0 brings the effective capabilities back by itself; everybody else has to raise them first.
-	if !(was.uids.effective == 0 && (was.uids.real == 0 || was.uids.saved == 0) && was.securebits&noSetuidFixup == 0 && w.changedUID) {
+	// Becoming uid 0 brings the effective capabilities back by itself; everybody else has to raise them first, also who was made
+	// uid 0 with fewer of them since.
+	if w.changedLater || !(was.uids.effective == 0 && (was.uids.real == 0 || was.uids.saved == 0) && was.securebits&noSetuidFixup == 0 && w.changedUID) {
 		if w.changedUID || w.changedGID || w.changedGroups {
 			raised := was.caps
 			raised.Effective = raised.Permitted

@@ -35,6 +35,7 @@ type Token struct {
 	level         Level
 	effectiveOnly bool
 	source        Source
+	via           []Hop
 	obstacle      *obstacle
 }
 
@@ -119,6 +120,9 @@ func (t *Token) Capabilities() Capabilities {
 	return c
 }
 
+// CapabilitiesWithin returns the token's capabilities as far as they are in c.
+func (t *Token) CapabilitiesWithin(c Capabilities) Capabilities { return t.Capabilities().and(c) }
+
 // Label returns the security label of the LSM in force (SO_PEERSEC), "" where there is none. It is information: a scope
 // does not change the label of a thread.
 func (t *Token) Label() string { return t.label }
@@ -197,6 +201,11 @@ func (t *Token) Restrict(s Statement) *Token {
 	return &u
 }
 
+// SameIDs reports whether t and u have the same uid, gid and groups.
+func (t *Token) SameIDs(u *Token) bool {
+	return t == u || t.uid == u.uid && t.gid == u.gid && slices.Equal(t.groups, u.groups)
+}
+
 // Equal reports whether t and u are the same context: the same ids, groups, capabilities, label, level and
 // effective-only, and both or neither wearable. Where they came from is not compared: the same user is the same
 // through another process.
@@ -204,7 +213,7 @@ func (t *Token) Equal(u *Token) bool {
 	if t == u || t == nil || u == nil {
 		return t == u
 	}
-	return t.uid == u.uid && t.gid == u.gid && slices.Equal(t.groups, u.groups) &&
+	return t.SameIDs(u) &&
 		t.Capabilities() == u.Capabilities() && t.label == u.label &&
 		t.Level() == u.Level() && t.effectiveOnly == u.effectiveOnly &&
 		(t.obstacle == nil) == (u.obstacle == nil)

@@ -35,10 +35,15 @@ func Of(tid int32) (Sets, syscall.Errno) {
 // Set makes s the calling thread's.
 func (s Sets) Set() syscall.Errno {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	data := [2]unix.CapUserData{
+	data := s.Data()
+	_, _, e := syscall.RawSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&data)), 0)
+	return e
+}
+
+// Data returns s as capset(2) takes it.
+func (s Sets) Data() [2]unix.CapUserData {
+	return [2]unix.CapUserData{
 		{Effective: uint32(s.Effective), Permitted: uint32(s.Permitted), Inheritable: uint32(s.Inheritable)},
 		{Effective: uint32(s.Effective >> 32), Permitted: uint32(s.Permitted >> 32), Inheritable: uint32(s.Inheritable >> 32)},
 	}
-	_, _, e := syscall.RawSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&data)), 0)
-	return e
 }

@@ -1,0 +1,6 @@
+//go:build !race
+
+package thread_test
+
+// raceEnabled says that everything is slow.
+const raceEnabled = false
