@@ -40,6 +40,10 @@ func misbehaviours() []misbehaviour {
 		return misbehaviour{name: "token: " + name, told: toldProof, says: says,
 			do: func(c *rawClient) { must(c.announce(1, make(c), c.claim())); c.write("2") }}
 	}
+	// A message that takes a client who can become anybody.
+	service := func(name, told, says string, say func(c *rawClient)) misbehaviour {
+		return misbehaviour{name: "way: " + name, as: asRoot(), root: true, told: told, says: says, do: func(c *rawClient) { say(c); c.write("2") }}
+	}
 	accepted := func(name func() string) func(*rawClient) int {
 		return func(*rawClient) int { return rawAccepted(name()) }
 	}
@@ -113,13 +117,25 @@ func misbehaviours() []misbehaviour {
 			c.say(rawHello(0, rawDynamic))
 		}),
 
+		hello("between writes", toldProtocol, "flags 0x2", func(c *rawClient) {
+			h := []byte(rawHello(0, rawDynamic))
+			h[6] = 2
+			c.say(string(h))
+		}),
+		hello("after a way of who can't become anybody", toldProof, "has to claim", func(c *rawClient) {
+			must(c.sayAs(c.claim(), rawWay(1)))
+			c.say(rawHello(0, rawDynamic))
+		}),
+		hello("after a loss", toldProtocol, "plain hello", func(c *rawClient) { c.say(rawLost(1, 0)); c.say(rawHello(0, rawDynamic)) }),
+		hello("after a way of no hops", toldProtocol, "of 0 hops", func(c *rawClient) { c.say(rawWay(0)); c.say(rawHello(0, rawDynamic)) }),
+
 		message("hello again", toldProtocol, "not again", func(c *rawClient) { c.say(rawHello(0, rawDynamic)) }),
 		message("a server's", toldProtocol, "must not send", func(c *rawClient) { c.say("GU\x01\x04\x01\x00\x00\x00") }),
 		message("empty", toldProtocol, "0 bytes", func(c *rawClient) { c.say("") }),
 		message("short", toldProtocol, "bytes long", func(c *rawClient) { c.say(rawContext(0, 1, 1)[:20], c.token()) }),
 		message("oversized", toldProtocol, "bytes long", func(c *rawClient) { c.say(rawContext(0, 1, 1)+strings.Repeat("x", 60000), c.token()) }),
 		message("other version", toldVersion, "version 0", func(c *rawClient) { c.say("GU\x00"+rawContext(0, 1, 1)[3:], c.token()) }),
-		message("unknown kind", toldProtocol, "unknown kind", func(c *rawClient) { c.say("GU\x01\x05", c.token()) }),
+		message("unknown kind", toldProtocol, "unknown kind", func(c *rawClient) { c.say("GU\x01\x77", c.token()) }),
 		message("unknown level", toldProtocol, "level 7", func(c *rawClient) { c.say(rawContext(7, 1, 1), c.token()) }),
 		message("a tricked program's text", toldProtocol, "not one of guise's", func(c *rawClient) {
 			must1(unix.Write(c.near, []byte("mount: only root can do that\n")))
@@ -144,6 +160,107 @@ func misbehaviours() []misbehaviour {
 			must(c.announce(1, token, c.claim()))
 		}),
 
+		message("between writes, at a place", toldProtocol, "is to begin at 1", func(c *rawClient) {
+			must(c.sayAs(c.claim(), rawNow(1, 1), c.token()))
+		}),
+		message("between writes, without a token socket", toldProof, "without a token socket", func(c *rawClient) { must(c.sayAs(c.claim(), rawNow(1, 0))) }),
+		message("between writes, another process's token socket", toldProof, "another process", func(c *rawClient) {
+			must(c.sayAs(c.claim(), rawNow(1, 0), c.foreign()))
+		}),
+		message("between writes, number 0", toldProof, "does not rise", func(c *rawClient) { must(c.sayAs(c.claim(), rawNow(0, 0), c.token())) }),
+		message("between writes, replayed with the write", toldProof, "does not rise", func(c *rawClient) {
+			token := c.token()
+			must(c.sayAs(c.claim(), rawNow(1, 0), token))
+			must(c.announce(1, token, c.claim()))
+		}),
+		message("unknown flag", toldProtocol, "flags 0x4", func(c *rawClient) {
+			b := []byte(rawContext(0, 1, 1))
+			b[5] = 4
+			must(c.sayAs(c.claim(), string(b), c.token()))
+		}),
+		message("loss with a descriptor", toldProtocol, "a descriptor came", func(c *rawClient) { c.say(rawLost(1, 0), c.token()) }),
+		message("loss, number 0", toldProof, "does not rise", func(c *rawClient) { c.say(rawLost(0, 0)) }),
+		message("loss with the number of the context before", toldProof, "does not rise", func(c *rawClient) {
+			must(c.announce(7, c.token(), c.claim()))
+			c.say(rawLost(7, 9))
+		}),
+		message("loss with reserved bytes", toldProtocol, "reserved", func(c *rawClient) { c.say("GU\x01\x06\x00\x00\x01\x00" + rawLost(1, 0)[8:]) }),
+		message("loss that is cut off", toldProtocol, "bytes long", func(c *rawClient) { c.say(rawLost(1, 0)[:16]) }),
+
+		message("way without privilege, with its own ids", toldProof, "has to claim", func(c *rawClient) {
+			must(c.sayAs(c.claim(), rawWay(1)))
+			mustUnlessEnded(c.announce(1, c.token(), c.claim()))
+		}),
+		message("way without privilege, with what has to be claimed", toldProof, "has to claim", func(c *rawClient) {
+			for _, claim := range []*unix.Ucred{
+				{Pid: c.claim().Pid, Uid: rawClaimed, Gid: rawClaimed}, {Pid: c.claim().Pid, Uid: rawClaimed, Gid: c.claim().Gid}, {Pid: c.claim().Pid, Uid: c.claim().Uid, Gid: rawClaimed},
+			} {
+				if err := c.sayAs(claim, rawWay(1)); err != unix.EPERM {
+					panic(fmt.Sprint("the kernel lets this process claim ids that it can't take: ", err))
+				}
+			}
+			c.say(rawWay(1)) // the kernel adds the real ids
+			mustUnlessEnded(c.announce(1, c.token(), c.claim()))
+		}),
+		message("way in a tricked program's text", toldProof, "has to claim", func(c *rawClient) { must1(unix.Write(c.near, []byte(rawWay(1)))) }),
+		message("another process's token socket after a way without privilege", toldProof, "has to claim", func(c *rawClient) {
+			foreign := c.foreign()
+			must(c.sayAs(c.claim(), rawWay(1)))
+			mustUnlessEnded(c.announce(1, foreign, c.claim()))
+		}),
+		message("way that another process sent", toldProof, "sent by process", func(c *rawClient) { c.child("guide", c.near) }),
+		message("way of no hops", toldProtocol, "of 0 hops", func(c *rawClient) { c.say(rawWay(0)) }),
+		message("way of 33 hops", toldProtocol, "of 33 hops", func(c *rawClient) { c.say(rawWay(33)) }),
+		message("way that is cut off", toldProtocol, "cut off", func(c *rawClient) { c.say(rawWay(2)[:len(rawWay(2))-1]) }),
+		message("way and more", toldProtocol, "too many", func(c *rawClient) { c.say(rawWay(2) + "x") }),
+
+		service("uid alone", toldProof, "has to claim", func(c *rawClient) {
+			foreign := c.foreign()
+			must(c.sayAs(&unix.Ucred{Pid: c.claim().Pid, Uid: rawClaimed}, rawWay(1)))
+			mustUnlessEnded(c.announce(1, foreign, c.claim()))
+		}),
+		service("gid alone", toldProof, "has to claim", func(c *rawClient) {
+			foreign := c.foreign()
+			must(c.sayAs(&unix.Ucred{Pid: c.claim().Pid, Gid: rawClaimed}, rawWay(1)))
+			mustUnlessEnded(c.announce(1, foreign, c.claim()))
+		}),
+		service("other pid", toldProof, "sent by process", func(c *rawClient) {
+			must(c.sayAs(&unix.Ucred{Pid: int32(os.Getppid()), Uid: rawClaimed, Gid: rawClaimed}, rawWay(1)))
+		}),
+		service("with a descriptor", toldProtocol, "a descriptor came", func(c *rawClient) {
+			must(c.sayAs(&unix.Ucred{Pid: c.claim().Pid, Uid: rawClaimed, Gid: rawClaimed}, rawWay(1), c.foreign()))
+		}),
+		service("missing, for another process's token socket", toldProof, "another process", func(c *rawClient) {
+			must(c.announce(1, c.foreign(), c.claim()))
+		}),
+		service("one, for two of another process's token sockets", toldProof, "another process", func(c *rawClient) {
+			foreign := c.foreign()
+			c.way()
+			must(c.announce(1, foreign, c.claim()))
+			must(c.announce(2, foreign, c.claim()))
+		}),
+		service("one, for a loss, and another process's token socket", toldProof, "another process", func(c *rawClient) {
+			foreign := c.foreign()
+			c.way()
+			c.say(rawLost(1, 9))
+			must(c.announce(2, foreign, c.claim()))
+		}),
+		service("proved, and then an unproved one", toldProof, "has to claim", func(c *rawClient) {
+			foreign := c.foreign()
+			c.way()
+			must(c.sayAs(c.claim(), rawWay(1)))
+			mustUnlessEnded(c.announce(1, foreign, c.claim()))
+		}),
+		service("and a hello again", toldProtocol, "not again", func(c *rawClient) { c.way(); c.say(rawHello(0, rawDynamic)) }),
+		service("and a claim that is not the token socket's", toldProof, "claims uid 61005", func(c *rawClient) {
+			foreign := c.foreign()
+			c.way()
+			must(c.announce(1, foreign, &unix.Ucred{Pid: c.claim().Pid, Uid: 61005, Gid: 61005}))
+		}),
+		service("and a stream socketpair", toldProof, "of type 1", func(c *rawClient) { c.way(); must(c.announce(1, pair(unix.SOCK_STREAM)(c), c.claim())) }),
+		service("and an accepted connection", toldProof, "has a name", func(c *rawClient) { c.way(); must(c.announce(1, rawAccepted(named()), c.claim())) }),
+		service("and a file", toldProof, "no socket", func(c *rawClient) { c.way(); must(c.announce(1, rawFile("/dev/null"), c.claim())) }),
+
 		token("stream socketpair", "of type 1", pair(unix.SOCK_STREAM)),
 		token("datagram socketpair", "of type 2", pair(unix.SOCK_DGRAM)),
 		token("file", "no socket", file("/dev/null")),
@@ -156,11 +273,7 @@ func misbehaviours() []misbehaviour {
 		token("socketpair with a name that begins with NUL", "has a name", bound(true, nul)),
 		token("socketpair whose peer has a name", "has a name", bound(false, named)),
 		token("socketpair whose peer has a name that begins with NUL", "has a name", bound(false, nul)),
-		token("made by another process", "another process", func(c *rawClient) int {
-			a, b := rawPair(unix.SOCK_SEQPACKET)
-			c.child("maker", b)
-			return receiveDescriptor(a)
-		}),
+		token("made by another process", "another process", (*rawClient).foreign),
 		message("sent by another process", toldProof, "sent by process", func(c *rawClient) { c.child("announcer", c.near, c.token()) }),
 		{name: "token: of a process that has gone", dies: true, says: "",
 			do: func(c *rawClient) { must(c.announce(1, c.token(), c.claim())); c.write("2") }},
@@ -259,10 +372,15 @@ func testMisbehaviour(t *testing.T, l *Listener, m misbehaviour) {
 		if got := c.QoS().Tracking; got != Dynamic {
 			t.Fatalf("tracking is %v", got)
 		}
-		p.resume()
-	}
-	if m.dies {
-		p.end()
+		if m.dies {
+			// The server must not look before it is dead.
+			c.server.mu.Lock()
+			p.resume()
+			p.end()
+			c.server.mu.Unlock()
+		} else {
+			p.resume()
+		}
 	}
 	n, err := c.Read(b[:])
 	if !errors.Is(err, ErrContextLost) || n != 0 {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/guise-project/guise/announce"
 	"github.com/guise-project/guise/thread"
+	"github.com/guise-project/guise/token"
 )
 
 // clientEnd is a client's side of a connection: what it stated, and what it has told the server of its context.
@@ -24,14 +25,16 @@ type clientEnd struct {
 
 	channel *announce.Sender
 
-	mu       sync.Mutex    // one write at a time, with the announcement that goes before it
-	tracking Tracking      // TrackingUnstated until the server has said
-	told     announce.Look // the context that the server knows of
-	source   uint64        // and what it is of
-	level    Level         // that it was told last
-	only     bool
+	writeMu sync.Mutex // one write at a time
+
+	mu       sync.Mutex // one announcement at a time; never held while data is written
+	tracking Tracking   // TrackingUnstated until the server has said
+	placed   told       // what goes with what is written
+	written  uint64     // bytes, in message mode messages
+	voices   []*voice   // that have spoken on this connection, and may change
+	process  *voice     // that of the process among them
 	now      announce.Look
-	written  uint64 // bytes, in message mode messages
+	closed   bool
 
 	said said
 
@@ -64,28 +67,47 @@ func (s *said) get() (tracking Tracking, refusal error) {
 	return s.tracking, s.refusal
 }
 
-// newClientEnd sends the preface on a socket that is connected, on a thread that wears what it wore when it connected.
-func newClientEnd(c *Conn, qos QoS) (*clientEnd, error) {
+// told is what the server was told of a context.
+type told struct {
+	look   announce.Look
+	source uint64
+	level  Level
+	only   bool
+}
+
+// newClientEnd sends the preface on a socket that is connected, on a thread that wears what it wore when it connected, or what its
+// scope has followed to since. look was taken before that.
+func newClientEnd(c *Conn, qos QoS, look *announce.Look, seen *token.Token) (*clientEnd, error) {
 	e := &clientEnd{stated: qos, tracking: qos.Tracking}
-	if w := thread.Current(); w != nil {
-		if e.scope, _ = w.Owner.(*Scope); e.scope != nil {
-			e.scope.kept.Store(true)
+	w := thread.Current()
+	s := scopeOf(w)
+	if s != nil {
+		if err := s.lostErr(); err != nil {
+			return nil, err
 		}
+		e.scope = s
+		s.kept.Store(true)
 		e.limit(w, &qos)
-	}
-	if err := e.told.Take(); err != nil {
-		return nil, err
 	}
 	raw, err := c.socket.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
-	e.level, e.only, e.source = qos.Level, qos.EffectiveOnly, source(thread.Current())
+	e.placed.look.CopyFrom(look)
+	e.placed.level, e.placed.only, e.placed.source = qos.Level, qos.EffectiveOnly, source(s)
 	e.stated.Level, e.stated.EffectiveOnly = qos.Level, qos.EffectiveOnly
-	e.channel, err = announce.Open(raw, announce.Hello{
+	hello := announce.Hello{
 		Level: qos.Level, Tracking: qos.Tracking, EffectiveOnly: qos.EffectiveOnly,
-		Source: e.source, Capabilities: e.told.Capabilities(),
-	})
+		Source: e.placed.source, Capabilities: look.Capabilities(),
+	}
+	e.channel, err = announce.Open(raw, func(channel *announce.Sender) error {
+		if s == nil {
+			return nil
+		}
+		w.Hold()
+		defer w.Release()
+		return sendWay(channel, w, s)
+	}, hello)
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +120,24 @@ func newClientEnd(c *Conn, qos QoS) (*clientEnd, error) {
 			return nil, err
 		}
 	}
+	if qos.Tracking != Static {
+		e.mu.Lock()
+		e.voiceOf(s, seen)
+		e.mu.Unlock()
+		if s != nil && s.Token() != seen {
+			e.announce()
+		}
+	}
 	return e, nil
+}
+
+// scopeOf returns the scope that what a thread wears belongs to, nil if to none.
+func scopeOf(w *thread.Worn) *Scope {
+	if w == nil {
+		return nil
+	}
+	s, _ := w.Owner.(*Scope)
+	return s
 }
 
 // limit lowers what is stated to what the token that the thread wears allows: a level is never raised on the way.
@@ -107,14 +146,12 @@ func (e *clientEnd) limit(w *thread.Worn, qos *QoS) {
 	qos.EffectiveOnly = qos.EffectiveOnly || w.Token().EffectiveOnly()
 }
 
-// source returns what the context of a thread is of: the scope it is in, 0 for the process itself.
-func source(w *thread.Worn) uint64 {
-	if w != nil {
-		if s, ok := w.Owner.(*Scope); ok {
-			return s.id
-		}
+// source returns what a context is of: the scope s, 0 for the process itself.
+func source(s *Scope) uint64 {
+	if s == nil {
+		return 0
 	}
-	return 0
+	return s.id
 }
 
 func (e *clientEnd) read(c *Conn, p []byte) (n int, err error) {
@@ -181,8 +218,8 @@ func (e *clientEnd) write(c *Conn, p []byte) (int, error) {
 		}
 		return n, c.fail("write", err)
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	e.writeMu.Lock()
+	defer e.writeMu.Unlock()
 	n, err := e.writeAnnounced(c, p)
 	if err != nil && e.ended(err) {
 		err = e.explain(err)
@@ -192,19 +229,12 @@ func (e *clientEnd) write(c *Conn, p []byte) (int, error) {
 
 // writeAnnounced writes p after telling the server of the writing thread's context, if it is another than before.
 func (e *clientEnd) writeAnnounced(c *Conn, p []byte) (int, error) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-
-	w := thread.Current()
-	if err := e.decide(w); err != nil {
+	if err := e.speak(); err != nil {
 		return 0, err
 	}
-	if e.tracking != Static {
-		if err := e.tell(w); err != nil {
-			return 0, err
-		}
-	}
 	n, err := c.writeSocket(p)
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	switch {
 	case !c.message:
 		e.written += uint64(n)
@@ -212,6 +242,23 @@ func (e *clientEnd) writeAnnounced(c *Conn, p []byte) (int, error) {
 		e.written++
 	}
 	return n, err
+}
+
+// speak does what goes before a write.
+func (e *clientEnd) speak() error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+
+	w := thread.Current()
+	if err := e.decide(w); err != nil {
+		return err
+	}
+	if e.tracking == Static {
+		return nil
+	}
+	return e.tell(w)
 }
 
 // decide hears the server about the tracking where the client stated none, and refuses writes from outside of the scope that a
@@ -242,6 +289,9 @@ func (e *clientEnd) settle(wait bool) error {
 	if tracking != TrackingUnstated {
 		e.tracking = tracking
 		e.plain.Store(tracking == Static)
+		if tracking == Static {
+			e.silence()
+		}
 	}
 	switch {
 	case refusal != nil:
@@ -260,31 +310,6 @@ func within(w *thread.Worn, s *Scope) bool {
 		}
 	}
 	return false
-}
-
-// tell announces the calling thread's context if the server does not know it.
-func (e *clientEnd) tell(w *thread.Worn) error {
-	if err := e.now.Take(); err != nil {
-		return fmt.Errorf("looking at this thread's context: %w", err)
-	}
-	qos := QoS{Level: e.stated.Level, EffectiveOnly: e.stated.EffectiveOnly}
-	if w != nil {
-		e.limit(w, &qos)
-	}
-	of := source(w)
-	if e.now.Equal(&e.told) && of == e.source && qos.Level == e.level && qos.EffectiveOnly == e.only {
-		return nil
-	}
-	err := e.channel.Announce(&e.now, announce.Context{Level: qos.Level, EffectiveOnly: qos.EffectiveOnly, Source: of, At: e.written})
-	if err != nil {
-		if e.ended(err) {
-			return e.unheard(err)
-		}
-		return fmt.Errorf("announcing this thread's context: %w", err)
-	}
-	e.told, e.now = e.now, e.told
-	e.level, e.only, e.source = qos.Level, qos.EffectiveOnly, of
-	return nil
 }
 
 // unheard is what follows when the server has closed its end of the control channel: either tracking is static, or the
@@ -314,4 +339,27 @@ func (e *clientEnd) setWriteDeadline(t time.Time) { _ = e.channel.SetDeadline(t)
 
 func (e *clientEnd) closeChannel() { _ = e.channel.Close() }
 
-func (e *clientEnd) close() { e.closeChannel() }
+func (e *clientEnd) close() {
+	e.lastLook()
+	e.closeChannel() // who waits to announce something waits no more
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.closed = true
+	e.channel.Forget()
+	e.silence()
+}
+
+// lastLook announces what the process has become since somebody looked.
+func (e *clientEnd) lastLook() {
+	if e.plain.Load() || !e.mu.TryLock() {
+		return
+	}
+	tid := int32(0)
+	if e.process != nil {
+		tid = e.process.tid
+	}
+	e.mu.Unlock()
+	if tid != 0 {
+		ownProcess.look(tid)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -25,6 +26,9 @@ import (
 // program starts in this process's working directory; see [Scope.CommandIn]. That name can't be found or run shows as exit status
 // 127 or 126, that the process could not become the client as 125, each with a line on its standard error.
 //
+// A program can't follow its client. With dynamic tracking it is ended when the client's context changes while the scope lasts: its
+// process group gets SIGTERM at once and SIGKILL after [ProgramGrace]. ListenConfig.KeepPrograms leaves it alone.
+//
 // The command may be started in the scope or after it. What it needs and can't have is reported by its Start.
 func (s *Scope) Command(name string, args ...string) *exec.Cmd {
 	return s.CommandIn("", name, args...)
@@ -34,16 +38,25 @@ func (s *Scope) Command(name string, args ...string) *exec.Cmd {
 // enter it as the server, and let a client whose file system it is hang the server.
 func (s *Scope) CommandIn(dir, name string, args ...string) *exec.Cmd {
 	s.kept.Store(true)
+	ctx, t, err := s.programContext()
+	if err != nil || s.ended.Load() {
+		if err == nil {
+			err = ErrScopeEnded
+		}
+		return &exec.Cmd{Path: name, Args: append([]string{name}, args...), Err: opError("command", "", err)}
+	}
 	order := secondstage.Order{
-		UID: s.token.UID(), GID: s.token.GID(), Groups: s.token.Groups(),
-		Capabilities: s.token.Capabilities(),
+		UID: t.UID(), GID: t.GID(), Groups: t.Groups(),
+		Capabilities: t.Capabilities(),
 		Dir:          dir, Name: name, Args: append([]string{name}, args...),
 	}
-	cmd := &exec.Cmd{Path: "/proc/self/exe", Args: order.Arguments()}
-	cmd.SysProcAttr, cmd.Err = asServer(s)
-	if s.ended.Load() {
-		cmd.Err = ErrScopeEnded
+	cmd := exec.CommandContext(ctx, "/proc/self/exe")
+	cmd.Args = order.Arguments()
+	if ctx.Done() != nil {
+		cmd.Cancel = func() error { return terminate(cmd, t) }
+		cmd.WaitDelay = ProgramGrace + time.Second
 	}
+	cmd.SysProcAttr, cmd.Err = asServer(s)
 	cmd.Err = opError("command", "", cmd.Err)
 	return cmd
 }

@@ -11,6 +11,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/guise-project/guise/announce"
+	"github.com/guise-project/guise/thread"
 	"github.com/guise-project/guise/token"
 )
 
@@ -70,6 +72,18 @@ func (d *Dialer) dial(ctx context.Context, name string) (*Conn, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 
+	// What has changed once the connection is made is told afterwards.
+	var look announce.Look
+	if err := look.Take(); err != nil {
+		return nil, fmt.Errorf("looking at this thread's context: %w", err)
+	}
+	var seen *token.Token
+	if s := scopeOf(thread.Current()); s != nil {
+		if err := s.lostErr(); err != nil {
+			return nil, err
+		}
+		seen = s.Token()
+	}
 	fd, message, err := d.connect(ctx, a)
 	if err != nil {
 		return nil, err
@@ -85,7 +99,7 @@ func (d *Dialer) dial(ctx context.Context, name string) (*Conn, error) {
 		err = d.checkServer(c)
 	}
 	if err == nil {
-		c.client, err = newClientEnd(c, qos)
+		c.client, err = newClientEnd(c, qos, &look, seen)
 		if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
 			err = fmt.Errorf("the server ended the connection at once; perhaps it does not let this client in: %w", err)
 		}

@@ -65,7 +65,7 @@
 //	                Impersonation   it may act as the client on this machine; the default
 //	                Delegation      the same on this machine
 //	Tracking        Static          the context is the one that opened the pipe; the default
-//	                Dynamic         the context is the client's of now, as it announced it
+//	                Dynamic         the context is the client's of now, also while a scope lasts
 //	EffectiveOnly                   only enabled capabilities count
 //
 // A listener may prefer a tracking for clients that state none (ListenConfig.Tracking); what a client states wins. It may turn
@@ -112,7 +112,7 @@
 //     real uid. A relative path begins where the server is; a file is made with the server's umask.
 //   - The permitted capabilities, as the way back: code in a scope can get out of it. A scope is no sandbox for code that is not
 //     trusted.
-//   - Descriptors that are open already, with the rights they have.
+//   - Descriptors that are open already, with the rights they have, also those that were opened in the scope before its client changed.
 //   - [runtime.UnlockOSThread] without a LockOSThread of one's own: the goroutine would go on elsewhere and another one get the
 //     client's thread. guise ends the process if it finds out.
 //
@@ -145,12 +145,22 @@
 //
 // # Dynamic tracking
 //
-// With dynamic tracking each of the client's writes is preceded by an announcement if the writing thread's context is not the one
-// that the server knows, and [Conn.Read] never returns bytes of two contexts at once. After a Read, RunAsClient and Client are
-// about whoever wrote what it returned. If that client, the process or one scope of its, announces a change of its own after the
-// Read, they are about the changed context, whether or not what came with it has been read: the server acts as its client is now.
-// What the client writes for somebody else, in another scope, waits until it is read. A scope in progress keeps its context to its
-// end; a client that changes without writing anything has told nobody.
+// With dynamic tracking a server acts as its client is now. The client's side announces a change of its context at once, and the kernel
+// proves it: of the process, or of a scope of the client's in which it writes. Threads that are in a scope for that client follow while
+// they run: their ids, groups and capabilities change between two instructions of the function, which need not do anything about it.
+// [Scope.Changed] tells functions that have to, because they hold files open that the client may not open any more. Programs that were started with
+// Scope.Command can't follow and are ended. A client whose announcement is not proved makes its scopes nobody's.
+//
+// So a function in a scope must not take it that two calls in it are made by the same user: a file that it could create a moment ago it may
+// not be able to remove. With static tracking that never happens.
+//
+// Each of the client's writes is preceded by an announcement too if the writing thread's context is not the one that the server knows, and
+// [Conn.Read] never returns bytes of two contexts at once. After a Read, RunAsClient and Client are about whoever wrote what it
+// returned. If that client, the process or one scope of its, announces a change of its own after the Read, they are about the changed
+// context. What the client writes for somebody else, in another scope, waits until it is read.
+//
+// Following in a scope takes signal 34, which the Go runtime leaves alone, and is there on amd64 and arm64. [CanFollow] says why not
+// where it can't be had: scopes follow at the next entry then. docs/following.md says how it works.
 //
 // A server minds what reads ahead, such as bufio.Reader, json.Decoder or an HTTP server: once it has read on, the context is that
 // of what it read, and not of what is being worked on. Where clients wait for their answers, or tracking is static, there is
@@ -161,15 +171,15 @@
 // A client that opens a connection with dynamic tracking inside a scope has it for that scope: while that lasts, writes from
 // outside it fail with [ErrWrongScope] rather than go out as somebody else.
 //
-// What a client announces, the kernel proves at the moment when the server reads. A client that changes, writes and exits at once
+// What a client announces, the kernel proves at the moment when the server hears of it. A client that changes, writes and exits at once
 // may be gone by then: what it wrote after the change is lost, with [ErrContextLost]. A client waits for an answer before it exits.
 //
 // # Chains
 //
 // A server may open another pipe in a scope: B, acting as A, calls C, and C's client is A. Each link has a QoS of its own, and
-// what C may do is limited by what A allowed B. With both links dynamic, a change of A's reaches C with B's next write in a scope
-// that has it; with a static one in between it goes no further. When B writes outside its scopes, C's client, if followed, is B.
-// docs/semantics.md has the table.
+// what C may do is limited by what A allowed B. With both links dynamic, C follows A while B and C are in scopes, by A's own proof; with a
+// static one in between a change goes no further. When B writes outside its scopes, C's client, if followed, is B.
+// docs/semantics.md has the table. Token.Via tells C the way: A's process, then B's.
 //
 // # Messages
 //
@@ -188,6 +198,8 @@
 //	ErrNotWearable    a context that is never worn                   see Tokens above
 //	ErrContextLost    the client's context was not proved, or it     nothing: the connection has ended
 //	                  broke the protocol
+//	ErrContextChanged the client has changed, so that its program   start it again, if the client still may
+//	                  is not started, or was ended
 //	ErrWrongScope     a write from outside of the scope              write in the scope, or dial outside it
 //	ErrMoreData       the message is longer than the buffer          read on
 //	ErrScopeEnded     a Scope was used after its function            call Command while it lasts

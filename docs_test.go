@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log"
 	"os"
 	"os/exec"
@@ -222,6 +223,161 @@ func TestPythonClientAnnouncesWhoItBecomes(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// changing is a client that becomes one user after another while it waits for a single answer, and the server's word each time.
+const changing = `
+import os, sys
+os.setgroups([61021])
+os.setresgid(61011, 61011, 61012)
+os.setresuid(61001, 61001, 61002)
+import client
+with client.Pipe(sys.argv[1], tracking=int(sys.argv[2])) as pipe:
+    pipe.write(b"make files\n")
+    pipe.write(b"and another\n")
+    assert pipe.changed()  # there is nothing to tell
+    for uid, gid in (61002, 61012), (61001, 61011), (61002, 61012):
+        assert sys.stdin.readline() == "change\n"
+        os.setegid(gid)
+        os.seteuid(uid)
+        assert pipe.changed()
+        print("changed", flush=True)
+    assert sys.stdin.readline() == "change\n"
+    os.setegid(61011)
+    os.seteuid(61001)
+    pipe.write(b"and one more\n")  # as whom the last write was, but not the last change
+    print(pipe.read().decode(), end="")
+`
+
+// TestPythonClientAnnouncesBetweenWrites has the client change within one scope of the server's, which follows, and between scopes.
+func TestPythonClientAnnouncesBetweenWrites(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: the client is a user that can become another")
+	}
+	if err := features.DynamicTracking(); err != nil {
+		t.Skip(err)
+	}
+	one, other := [2]uint32{61001, 61011}, [2]uint32{61002, 61012}
+	tests := []struct {
+		name   string
+		client guise.Tracking
+		owners [6][2]uint32
+	}{
+		{"dynamic", guise.Dynamic, [6][2]uint32{one, other, one, other, other, one}},
+		{"unstated where the listener says dynamic", guise.TrackingUnstated, [6][2]uint32{one, other, one, other, other, one}},
+		{"static", guise.Static, [6][2]uint32{one, one, one, one, one, one}},
+	}
+	for _, test := range tests {
+		for _, message := range []bool{false, true} {
+			for _, within := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s/message=%v/within a scope=%v", test.name, message, within), func(t *testing.T) {
+					if within {
+						if err := guise.CanFollow(0); err != nil {
+							t.Skip(err)
+						}
+					}
+					testChanging(t, test.client, message, within, test.owners)
+				})
+			}
+		}
+	}
+}
+
+func testChanging(t *testing.T, client guise.Tracking, message, within bool, owners [6][2]uint32) {
+	p := newPythonClient(t)
+	l := p.listen(&guise.ListenConfig{Tracking: guise.Dynamic, Message: message})
+	stdin, tell, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tell.Close()
+	heard, stdout, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer heard.Close()
+	cmd := exec.Command(python, "-B", "-c", changing, p.path(), fmt.Sprint(uint8(client)))
+	cmd.Dir, cmd.Stdin, cmd.Stdout, cmd.Stderr = p.dir, stdin, stdout, os.Stderr
+	err = cmd.Start()
+	stdin.Close()
+	stdout.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	heard.SetReadDeadline(time.Now().Add(20 * time.Second))
+	lines := bufio.NewReader(heard)
+
+	c := p.accept(l)
+	read := func(want string) {
+		t.Helper()
+		buf := make([]byte, len(want))
+		n, err := io.ReadFull(c, buf)
+		if got := string(buf[:n]); err != nil || got != want {
+			t.Fatalf("the server reads %q, %v, want %q", got, err, want)
+		}
+	}
+	read("make files\n")
+	check := func(i int) {
+		t.Helper()
+		owner, err := makeFile(filepath.Join(p.dir, "made", fmt.Sprint(i)))
+		if err != nil || owner != owners[i] {
+			t.Errorf("the server's file %d belongs to %v, %v, want %v", i, owner, err, owners[i])
+		}
+	}
+	// change has the client change, and returns when it has told so.
+	change := func() {
+		t.Helper()
+		if _, err := tell.WriteString("change\n"); err != nil {
+			t.Fatal(err)
+		}
+		if line, err := lines.ReadString('\n'); err != nil || line != "changed\n" {
+			t.Fatalf("the client says %q, %v", line, err)
+		}
+	}
+	scope := func(f func(s *guise.Scope)) {
+		t.Helper()
+		if err := c.RunAsClient(func(s *guise.Scope) error { f(s); return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if within {
+		scope(func(s *guise.Scope) {
+			check(0)
+			for i := 1; i <= 3; i++ {
+				changed := s.Changed()
+				change()
+				if owners[i] != owners[i-1] {
+					select {
+					case <-changed:
+					case <-time.After(20 * time.Second):
+						t.Fatalf("change %d does not arrive", i)
+					}
+				}
+				check(i)
+			}
+		})
+	} else {
+		scope(func(*guise.Scope) { check(0) })
+		for i := 1; i <= 3; i++ {
+			change()
+			scope(func(*guise.Scope) { check(i) })
+		}
+	}
+	// Written before all that, and acted on as who the client is now.
+	read("and another\n")
+	scope(func(*guise.Scope) { check(4) })
+	if _, err := tell.WriteString("change\n"); err != nil {
+		t.Fatal(err)
+	}
+	read("and one more\n")
+	scope(func(*guise.Scope) { check(5) })
+	if _, err := c.Write([]byte("done\n")); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := lines.ReadString('\n'); err != nil || line != "done\n" {
+		t.Errorf("the client says %q, %v", line, err)
 	}
 }
 

@@ -23,6 +23,8 @@ var (
 	// ErrContextLost: the client announced a context that could not be proved, or broke the protocol. The connection
 	// has ended.
 	ErrContextLost = errors.New("the client's context is lost")
+	// ErrContextChanged: the client's context changed before the program that was to run as it was started, or while it ran.
+	ErrContextChanged = errors.New("the client's context has changed")
 	// ErrWrongScope: a write, from outside the scope, on a dynamic connection that was opened in a scope.
 	ErrWrongScope = errors.New("this connection belongs to a scope that lasts, and is written to from outside it")
 	// ErrMoreData: the message is longer than the buffer; the next read returns the rest (NT: ERROR_MORE_DATA).
@@ -43,7 +45,8 @@ var (
 
 // OpError is the error of an operation on a pipe.
 type OpError struct {
-	// Op is what was tried: "listen", "accept", "dial", "read", "write", "close", "impersonate", "identify" or "command".
+	// Op is what was tried: "listen", "accept", "dial", "read", "write", "close", "impersonate", "identify",
+	// "command" or "watch".
 	Op string
 	// Pipe is the pipe's name, or path where it was given one; "" where there is none.
 	Pipe string

@@ -44,6 +44,14 @@ type ListenConfig struct {
 	// AllowForeignRoot lets scopes wear uid 0 of another mount or user namespace than this process's: a container's root,
 	// or clients of a service that has a mount namespace of its own.
 	AllowForeignRoot bool
+	// KeepPrograms leaves programs that were started with [Scope.Command] alone when their client's context changes.
+	KeepPrograms bool
+	// Nobody is the uid and gid that a scope has whose client's context is lost: of no account. 0 means 4294967293.
+	Nobody uint32
+	// Watch lets root and the user of this process watch the connections, as [Watch] does: on a second socket, the pipe's path
+	// with ~watch at its end, of mode 0600. A listener on a socket that somebody else made has none, and the log says so.
+	// Connections have to be closed then: what is watched is not collected.
+	Watch bool
 	// Logger hears of clients that were turned away or broke the protocol; nil means nobody does.
 	Logger *slog.Logger
 }
@@ -61,6 +69,12 @@ type Listener struct {
 	// The socket's file, if this listener made it.
 	path string
 	file os.FileInfo
+
+	// What scopes follow their clients with; see prepareFollowing.
+	scopesFollow bool
+	nobody       *token.Token
+
+	observers *observers // nil unless ListenConfig.Watch
 
 	lastToken atomic.Pointer[token.Token]
 	closing   chan struct{}
@@ -107,6 +121,7 @@ func listen(name string, config *ListenConfig) (*Listener, error) {
 		return nil, err
 	}
 	l.path, l.file = path, info
+	l.letWatch()
 	return l, nil
 }
 
@@ -210,6 +225,7 @@ func (l *Listener) adopt(fd int) error {
 		return err
 	}
 	l.pipe = l.address.Name
+	l.letWatch()
 	return nil
 }
 
@@ -231,6 +247,10 @@ func (l *Listener) take(fd int) error {
 	l.sockets = sockets.(*net.UnixListener)
 	l.sockets.SetUnlinkOnClose(false)
 	l.address = l.sockets.Addr().(*net.UnixAddr)
+	if err := l.prepareFollowing(); err != nil {
+		l.sockets.Close()
+		return err
+	}
 	return nil
 }
 
@@ -449,7 +469,9 @@ func (l *Listener) admit(socket *net.UnixConn) (*Conn, error) {
 		closePipe(socket)
 		return nil, err
 	}
-	return &Conn{socket: socket, server: &serverEnd{listener: l, peer: t}, pipe: l.pipe, message: l.config.Message}, nil
+	c := &Conn{socket: socket, server: &serverEnd{listener: l, peer: t}, pipe: l.pipe, message: l.config.Message}
+	l.observers.opened(c)
+	return c, nil
 }
 
 // shared returns a token that an earlier client had if t is the same, so that many connections of one client are cheap.
@@ -475,6 +497,7 @@ func (l *Listener) SyscallConn() (syscall.RawConn, error) { return l.sockets.Sys
 func (l *Listener) Close() error {
 	l.closeOnce.Do(func() {
 		close(l.closing)
+		l.observers.close()
 		if l.path != "" {
 			if now, err := os.Lstat(l.path); err == nil && os.SameFile(now, l.file) {
 				os.Remove(l.path)

@@ -261,6 +261,34 @@ func (c *rawClient) say(message string, fds ...int) {
 	must(unix.Sendmsg(c.near, []byte(message), control, nil, unix.MSG_NOSIGNAL))
 }
 
+// sayAs is say with a claim. It returns what the kernel says to that.
+func (c *rawClient) sayAs(claim *unix.Ucred, message string, fds ...int) error {
+	control := unix.UnixCredentials(claim)
+	if len(fds) > 0 {
+		control = append(control, unix.UnixRights(fds...)...)
+	}
+	return unix.Sendmsg(c.near, []byte(message), control, nil, unix.MSG_NOSIGNAL)
+}
+
+// mustUnlessEnded is must for what is sent after something for which the server may have ended the connection already.
+func mustUnlessEnded(err error) {
+	if err != unix.EPIPE && err != unix.ECONNRESET {
+		must(err)
+	}
+}
+
+// way sends a way as it should be, which takes root.
+func (c *rawClient) way() {
+	must(c.sayAs(&unix.Ucred{Pid: int32(os.Getpid()), Uid: rawClaimed, Gid: rawClaimed}, rawWay(1)))
+}
+
+// foreign returns a token socket that another process of the same user made.
+func (c *rawClient) foreign() int {
+	a, b := rawPair(unix.SOCK_SEQPACKET)
+	c.child("maker", b)
+	return receiveDescriptor(a)
+}
+
 // write writes data to the pipe, which the server may have ended already.
 func (c *rawClient) write(data string) {
 	if err := unix.Sendmsg(c.pipe, []byte(data), nil, nil, unix.MSG_NOSIGNAL); err != unix.EPIPE && err != unix.ECONNRESET {
@@ -284,6 +312,27 @@ func rawContext(level byte, sequence, at uint64) string {
 	b = binary.LittleEndian.AppendUint64(b, at)
 	return string(b) + strings.Repeat("\xff", 16) + strings.Repeat("\x00", 8)
 }
+
+// rawNow is a context that changed between writes.
+func rawNow(sequence, at uint64) string {
+	b := []byte(rawContext(0, sequence, at))
+	b[5] = 2
+	return string(b)
+}
+
+func rawLost(sequence, source uint64) string {
+	b := binary.LittleEndian.AppendUint64([]byte("GU\x01\x06\x00\x00\x00\x00"), sequence)
+	return string(binary.LittleEndian.AppendUint64(b, source))
+}
+
+// rawWay is a way of so many hops.
+func rawWay(hops int) string {
+	hop := "\x07\x00\x00\x00" + "\x67\xee\x00\x00" + "\x68\xee\x00\x00" + "\x07/origin"
+	return "GU\x01\x05" + string([]byte{byte(hops), 0, 0, 0}) + strings.Repeat(hop, hops)
+}
+
+// rawClaimed is what a way has to claim.
+const rawClaimed = 4294967292
 
 // open opens the connection as it should be, with dynamic tracking, and writes "1" at 0.
 func (c *rawClient) open() {
@@ -437,6 +486,13 @@ var rawRoles = map[string]func(){
 	"announcer": func() {
 		c := &rawClient{near: 3}
 		must(c.announce(1, 4, c.claim()))
+		os.Stdout.Write([]byte{'\n'})
+		io.Copy(io.Discard, os.Stdin)
+	},
+	// guide sends a way over its parent's control channel, descriptor 3.
+	"guide": func() {
+		c := &rawClient{near: 3}
+		must(c.sayAs(c.claim(), rawWay(1)))
 		os.Stdout.Write([]byte{'\n'})
 		io.Copy(io.Discard, os.Stdin)
 	},

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -22,8 +21,10 @@ type serverEnd struct {
 	listener *Listener
 	peer     *token.Token // as the kernel froze it at connect
 	phase    atomic.Uint32
-	mu       sync.Mutex // guards becoming known, and known's fields
+	scopes   atomic.Int32 // in progress, for those who watch
+	mu       sync.Mutex   // guards becoming known, and known's fields
 	known    *knownClient
+	hop      atomic.Pointer[token.Hop] // the client's process, once somebody has asked
 }
 
 // The phases of a server's end.
@@ -44,18 +45,6 @@ type knownClient struct {
 	messages  *messageReader // in message mode
 	following *following     // with dynamic tracking
 	readMu    sync.Mutex     // of those two
-}
-
-// following is a dynamic connection's place in what its client says.
-type following struct {
-	channel *announce.Receiver    // nil once the client has closed it
-	at      uint64                // bytes (messages) that have been returned by read
-	latest  uint64                // the place that was announced last
-	waiting []*announce.Announced // in order: received, and their place not reached
-	behind  bool                  // more may have been in the kernel's queue when the last read returned
-	placed  *announce.Announced   // whose place was reached last, at first that of the open
-	current *announce.Announced   // what the current context is of
-	held    []byte                // read from the socket, but written under a context that is not current yet
 }
 
 // WaitClient waits until the client has said something, so that [Conn.RunAsClient], [Conn.Client] and [Conn.QoS] know it, and
@@ -149,7 +138,7 @@ func (s *serverEnd) meetOn(c *Conn, fd int) error {
 	if err != nil {
 		return s.loseLocked(c, err)
 	}
-	hello, err := channel.Hello()
+	hello, before, err := channel.Hello()
 	if err != nil {
 		channel.Refuse(announce.RefusalFor(err))
 		channel.Close()
@@ -164,7 +153,7 @@ func (s *serverEnd) meetOn(c *Conn, fd int) error {
 	}
 	known.current = s.peer.Restrict(token.Statement{
 		Level: known.qos.Level, EffectiveOnly: hello.EffectiveOnly, Capabilities: hello.Capabilities,
-	})
+	}).Through(s.way(c, before))
 	if known.qos.Tracking == Dynamic {
 		err := channel.Follow(fd)
 		switch {
@@ -184,8 +173,12 @@ func (s *serverEnd) meetOn(c *Conn, fd int) error {
 		channel.Close()
 		return s.met(c, fd, static)
 	}
-	opened := &announce.Announced{Token: known.current, Source: hello.Source}
-	known.following = &following{channel: channel, placed: opened, current: opened}
+	if known.following, err = s.newFollowing(c, channel, hello.Source); err != nil {
+		known.following = nil
+		channel.Refuse(announce.RefusalFor(err))
+		channel.Close()
+		return s.loseLocked(c, err)
+	}
 	return s.met(c, fd, dynamic)
 }
 
@@ -199,6 +192,7 @@ func (s *serverEnd) met(c *Conn, fd int, phase uint32) error {
 		}
 	}
 	s.phase.Store(phase)
+	s.observe(WatchKnown)
 	return nil
 }
 
@@ -220,10 +214,15 @@ func (s *serverEnd) loseLocked(c *Conn, why error) error {
 	k.current = nil
 	s.phase.Store(lost)
 	s.listener.config.Logger.Warn("connection ended", "pipe", c.pipe, "client", s.peer, "error", k.lost)
-	if f := k.following; f != nil && f.channel != nil {
-		f.channel.Refuse(announce.RefusalFor(why))
-		f.channel.Close()
-		f.channel = nil
+	s.observe(WatchLost)
+	if f := k.following; f != nil {
+		if f.channel != nil {
+			f.channel.Refuse(announce.RefusalFor(why))
+		}
+		f.end()
+		for _, scope := range f.scopes {
+			scope.follow(nil, nil)
+		}
 	}
 	control(c.socket, func(fd int) { unix.Shutdown(fd, unix.SHUT_RDWR) })
 	return k.lost
@@ -331,137 +330,51 @@ func (s *serverEnd) returnHeld(c *Conn, p []byte) (int, error) {
 	return n, nil
 }
 
-// mostWaiting is how many announcements are taken off the channel before their place among the data is reached. More stay in
-// the kernel's queue, whose length the sender pays for.
-const mostWaiting = 64
-
-// takeOff takes announcements off the channel to wait for their place.
-func (f *following) takeOff() error {
-	for len(f.waiting) < mostWaiting {
-		next, err := f.receive()
-		if err != nil {
-			return err
-		}
-		if next == nil {
-			f.behind = false
-			return nil
-		}
-		f.waiting = append(f.waiting, next)
-	}
-	f.behind = true
-	return nil
-}
-
-// follow makes the context current that what comes next was written under, and moves on by as many of the next n bytes or
-// messages as it holds for, at least one, which it returns.
-func (s *serverEnd) follow(c *Conn, n uint64) (uint64, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.known.lost != nil {
-		return 0, s.known.lost
-	}
-	f := s.known.following
-	if s.known.qos.Tracking == Static {
-		return n, nil // frozen
-	}
-	for {
-		if err := f.takeOff(); err != nil {
-			return 0, s.loseLocked(c, err)
-		}
-		for len(f.waiting) > 0 && f.waiting[0].At <= f.at {
-			f.placed = f.waiting[0]
-			f.waiting = slices.Delete(f.waiting, 0, 1)
-		}
-		if len(f.waiting) > 0 || !f.behind {
-			break
-		}
-	}
-	s.makeCurrent(f.placed)
-	if len(f.waiting) > 0 {
-		n = min(n, f.waiting[0].At-f.at)
-	}
-	f.at += n
-	return n, nil
-}
-
-// receive returns the next announcement, nil if there is none.
-func (f *following) receive() (*announce.Announced, error) {
-	if f.channel == nil {
-		return nil, nil
-	}
-	next, err := f.channel.Next()
-	if err == io.EOF {
-		f.channel.Close()
-		f.channel = nil
-		return nil, nil
-	}
-	if err != nil || next == nil {
-		return nil, err
-	}
-	if next.At < f.latest {
-		return nil, fmt.Errorf("%w: a context is to begin at %d, after one that begins at %d", announce.ErrProtocol, next.At, f.latest)
-	}
-	if next.At < f.at {
-		return nil, fmt.Errorf("%w: a context is to begin at %d, where %d has been read already", announce.ErrProtocol, next.At, f.at)
-	}
-	f.latest = next.At
-	return next, nil
-}
-
-// makeCurrent makes an announced context the client's. s.mu is held.
-func (s *serverEnd) makeCurrent(a *announce.Announced) {
-	k := s.known
-	if k.following.current == a {
-		return
-	}
-	k.following.current = a
-	k.current = a.Token.Restrict(token.Statement{
-		Level: k.qos.Level, EffectiveOnly: k.qos.EffectiveOnly, Capabilities: token.AllCapabilities,
-	})
-	if s.listener.config.AllowForeignRoot {
-		k.current = k.current.AllowForeignRoot()
-	}
-}
-
-// context returns the client's token for a scope or an answer, with s.mu unlocked again.
-func (s *serverEnd) context(c *Conn) (*knownClient, *token.Token, error) {
+// context returns the client's token, with s.mu unlocked again. A scope, if not nil, is made ready for it, and with dynamic
+// tracking follows it from now on until leave.
+func (s *serverEnd) context(c *Conn, scope func(*knownClient) *Scope) (*token.Token, *Scope, error) {
 	if err := s.meet(c); err != nil {
 		return nil, nil, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	k := s.known
-	if k.lost == nil && k.qos.Tracking == Dynamic {
+	follows := k.lost == nil && k.qos.Tracking == Dynamic
+	if follows {
 		if err := s.catchUp(c); err != nil {
 			return nil, nil, err
 		}
 	}
-	if k.lost != nil {
+	switch {
+	case k.lost != nil:
 		return nil, nil, k.lost
+	case k.current == nil:
+		return nil, nil, errLostOnTheWay
 	}
-	return k, k.current, nil
+	if scope == nil {
+		return k.current, nil, nil
+	}
+	entering := scope(k)
+	if follows && s.listener.scopesFollow {
+		f := k.following
+		entering.beginFollowing(k.current, c, f.current.Source, f.current.Proof)
+		f.scopes = append(f.scopes, entering)
+	} else {
+		entering.begin(k.current, c)
+	}
+	return k.current, entering, nil
 }
 
-// catchUp makes what the client has announced since the last read the current context, whether or not what it announced it
-// with has been read: a server acts as its client is now. Only the source of the current context counts, the client's process
-// or one scope of the client's: what it writes for somebody else waits for its place among the data, and so does what was
-// announced before that read returned. So what was read is acted on as who wrote it. s.mu is held.
-func (s *serverEnd) catchUp(c *Conn) error {
+// leave takes back a scope that context made ready.
+func (s *serverEnd) leave(scope *Scope) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	f := s.known.following
-	wasBehind, old := f.behind, len(f.waiting)
-	if err := f.takeOff(); err != nil {
-		return s.loseLocked(c, err)
+	if i := slices.Index(f.scopes, scope); i >= 0 {
+		last := len(f.scopes) - 1
+		f.scopes[i], f.scopes[last] = f.scopes[last], nil
+		f.scopes = f.scopes[:last]
 	}
-	for _, a := range f.waiting[old:] {
-		if !wasBehind && a.Source == f.current.Source {
-			s.makeCurrent(a)
-		}
-	}
-	if s.known.current.UID() == 0 {
-		// A root client's capabilities are looked at each time.
-		control(c.socket, func(fd int) { s.known.current = s.known.current.LookAgain(fd) })
-	}
-	return nil
 }
 
 func (s *serverEnd) qosInForce(c *Conn) QoS {
@@ -477,10 +390,10 @@ func (s *serverEnd) qosInForce(c *Conn) QoS {
 func (s *serverEnd) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.known != nil && s.known.following != nil && s.known.following.channel != nil {
-		s.known.following.channel.Close()
-		s.known.following.channel = nil
+	if s.known != nil && s.known.following != nil {
+		s.known.following.end()
 	}
+	s.listener.observers.gone(s)
 }
 
 // Freeze ends the following of the client: its context stays what it is now, and the client is told that tracking is static. It
@@ -491,7 +404,7 @@ func (c *Conn) Freeze() error {
 	if c.server == nil {
 		return opError("identify", c.pipe, errNotServer)
 	}
-	if _, _, err := c.server.context(c); err != nil {
+	if _, _, err := c.server.context(c, nil); err != nil {
 		return c.fail("identify", err)
 	}
 	c.server.freeze()
@@ -508,9 +421,9 @@ func (s *serverEnd) freeze() {
 	k.qos.Tracking = Static
 	if f := k.following; f.channel != nil {
 		f.channel.Tell(announce.InForce{Level: k.qos.Level, Tracking: Static, EffectiveOnly: k.qos.EffectiveOnly})
-		f.channel.Close()
-		f.channel = nil
+		f.stopListening()
 	}
+	s.observe(WatchFrozen)
 }
 
 // Client returns who is calling now: the context of the open with static tracking, and with dynamic tracking the one that what
@@ -519,7 +432,7 @@ func (c *Conn) Client() (*token.Token, error) {
 	if c.server == nil {
 		return nil, opError("identify", c.pipe, errNotServer)
 	}
-	_, t, err := c.server.context(c)
+	t, _, err := c.server.context(c, nil)
 	if err != nil {
 		return nil, c.fail("identify", err)
 	}

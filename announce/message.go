@@ -25,6 +25,8 @@ const (
 	kindContext kind = 2 // client: a changed context, with a token socket
 	kindInForce kind = 3 // server: the quality of service in force
 	kindRefused kind = 4 // server: why it ends the connection
+	kindWay     kind = 5 // client: the processes that the context of its next message came through
+	kindLost    kind = 6 // client: the context of a source is lost
 )
 
 // Every message begins with two magic bytes, the version and the kind. Numbers are little-endian.
@@ -35,10 +37,16 @@ const (
 	contextLen     = headerLen + 4 + 8 + 8 + 8 + 8 + 8
 	inForceLen     = headerLen + 4
 	refusedLen     = headerLen + 4
-	longest        = contextLen
+	wayLen         = headerLen + 4 // and the hops
+	lostLen        = headerLen + 4 + 8 + 8
+	longest        = wayLen + mostHops*longestHop
 )
 
-const flagEffectiveOnly = 1
+// Flags of a hello and of a context.
+const (
+	flagEffectiveOnly = 1
+	flagNow           = 2 // context only
+)
 
 // Tracking is how the server follows its client's context.
 type Tracking uint8
@@ -94,6 +102,8 @@ type Context struct {
 	Level         token.Level
 	EffectiveOnly bool
 	Sequence      uint64 // rises with each
+	// Now says that the context has changed between writes. It begins at no place, and At is 0.
+	Now bool
 	// At is the place that the context begins at: the number of bytes (in message mode: of messages) that the client
 	// had written before.
 	At           uint64
@@ -101,6 +111,12 @@ type Context struct {
 	// Source is what the context is of: 0 for the client's process, another number for each scope in which it acts for
 	// somebody. A server's scope follows one source.
 	Source uint64
+}
+
+// Lost is a client's message that the context of one of its sources is lost: what it acted for, or followed, broke the protocol.
+type Lost struct {
+	Sequence uint64 // as of a Context
+	Source   uint64
 }
 
 // InForce is a server's answer to a client that stated no tracking, or one that can't be had.
@@ -145,29 +161,38 @@ func header(k kind, length int) []byte {
 	return b
 }
 
-func flags(effectiveOnly bool) byte {
+func flags(effectiveOnly, now bool) (b byte) {
 	if effectiveOnly {
-		return flagEffectiveOnly
+		b |= flagEffectiveOnly
 	}
-	return 0
+	if now {
+		b |= flagNow
+	}
+	return b
 }
 
 func (h Hello) encode() []byte {
-	b := append(header(kindHello, helloLen), byte(h.Level), byte(h.Tracking), flags(h.EffectiveOnly), 0)
+	b := append(header(kindHello, helloLen), byte(h.Level), byte(h.Tracking), flags(h.EffectiveOnly, false), 0)
 	b = appendCapabilities(b, h.Capabilities)
 	return binary.LittleEndian.AppendUint64(b, h.Source)
 }
 
 func (c Context) encode() []byte {
-	b := append(header(kindContext, contextLen), byte(c.Level), flags(c.EffectiveOnly), 0, 0)
+	b := append(header(kindContext, contextLen), byte(c.Level), flags(c.EffectiveOnly, c.Now), 0, 0)
 	b = binary.LittleEndian.AppendUint64(b, c.Sequence)
 	b = binary.LittleEndian.AppendUint64(b, c.At)
 	b = appendCapabilities(b, c.Capabilities)
 	return binary.LittleEndian.AppendUint64(b, c.Source)
 }
 
+func (l Lost) encode() []byte {
+	b := append(header(kindLost, lostLen), 0, 0, 0, 0)
+	b = binary.LittleEndian.AppendUint64(b, l.Sequence)
+	return binary.LittleEndian.AppendUint64(b, l.Source)
+}
+
 func (f InForce) encode() []byte {
-	return append(header(kindInForce, inForceLen), byte(f.Level), byte(f.Tracking), flags(f.EffectiveOnly), 0)
+	return append(header(kindInForce, inForceLen), byte(f.Level), byte(f.Tracking), flags(f.EffectiveOnly, false), 0)
 }
 
 func (r Refusal) encode() []byte {
@@ -195,7 +220,7 @@ func (e *VersionError) Error() string {
 
 func (e *VersionError) Unwrap() error { return ErrProtocol }
 
-// decode returns the message in b: a Hello, Context, InForce or Refusal. Whatever is not exactly one of them is an error.
+// decode returns the message in b: a Hello, Context, Way, Lost, InForce or Refusal. Whatever is not exactly one of them is an error.
 func decode(b []byte) (any, error) {
 	if len(b) < headerLen || b[0] != magic0 || b[1] != magic1 {
 		return nil, fmt.Errorf("%w: a control message of %d bytes is not one of guise's", ErrProtocol, len(b))
@@ -204,7 +229,10 @@ func decode(b []byte) (any, error) {
 		return nil, &VersionError{b[2]}
 	}
 	k, body := kind(b[3]), b[headerLen:]
-	lengths := map[kind]int{kindHello: helloLen, kindContext: contextLen, kindInForce: inForceLen, kindRefused: refusedLen}
+	if k == kindWay {
+		return decodeWay(body)
+	}
+	lengths := map[kind]int{kindHello: helloLen, kindContext: contextLen, kindInForce: inForceLen, kindRefused: refusedLen, kindLost: lostLen}
 	want, known := lengths[k]
 	if !known {
 		return nil, fmt.Errorf("%w: control message of unknown kind %d", ErrProtocol, k)
@@ -225,10 +253,19 @@ func decode(b []byte) (any, error) {
 			At:           binary.LittleEndian.Uint64(body[12:]),
 			Capabilities: readCapabilities(body[20:]),
 			Source:       binary.LittleEndian.Uint64(body[36:]),
+			Now:          body[1]&flagNow != 0,
+		}
+		if c.Now && c.At != 0 {
+			return nil, fmt.Errorf("%w: a context that changed between writes is to begin at %d", ErrProtocol, c.At)
 		}
 		var err error
-		c.EffectiveOnly, err = checkStatement(c.Level, TrackingUnstated, body[1], body[2]|body[3])
+		c.EffectiveOnly, err = checkStatement(c.Level, TrackingUnstated, body[1]&^flagNow, body[2]|body[3])
 		return c, err
+	case kindLost:
+		if binary.LittleEndian.Uint32(body) != 0 {
+			return nil, fmt.Errorf("%w: reserved bytes are set", ErrProtocol)
+		}
+		return Lost{Sequence: binary.LittleEndian.Uint64(body[4:]), Source: binary.LittleEndian.Uint64(body[12:])}, nil
 	case kindInForce:
 		f := InForce{Level: token.Level(body[0]), Tracking: Tracking(body[1])}
 		var err error

@@ -3,28 +3,75 @@ package announce
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"math"
+	"reflect"
 	"strings"
 	"testing"
 
 	"github.com/guise-project/guise/token"
 )
 
-type encoder interface{ encode() []byte }
+// encoded returns what goes over the wire for a message.
+func encoded(message any) []byte {
+	switch m := message.(type) {
+	case interface{ encode() []byte }:
+		return m.encode()
+	case Way:
+		b, err := m.encode()
+		if err != nil {
+			panic(err)
+		}
+		return b
+	}
+	panic(fmt.Sprintf("%T is no message", message))
+}
+
+// hops returns a way of n hops of so many bytes each.
+func hops(n, program int) (w Way) {
+	for range n {
+		w = append(w, token.Hop{PID: 0x41424344, UID: 0x45464748, GID: 0x494a4b4c, Program: strings.Repeat("p", program)})
+	}
+	return w
+}
+
+// wireHops is hops as it goes over the wire.
+func wireHops(n, program int) string {
+	hop := "\x44\x43\x42\x41" + "\x48\x47\x46\x45" + "\x4c\x4b\x4a\x49" + string([]byte{byte(program)}) + strings.Repeat("p", program)
+	return "GU\x01\x05" + string([]byte{byte(n), 0, 0, 0}) + strings.Repeat(hop, n)
+}
 
 // messages has every kind of message with every field at its ends, as they go over the wire.
 var messages = []struct {
 	name    string
-	message encoder
+	message any
 	wire    string
 }{
 	{"hello that states nothing", Hello{},
 		"GU\x01\x01\x00\x00\x00\x00" + "\x00\x00\x00\x00\x00\x00\x00\x00" + "\x00\x00\x00\x00\x00\x00\x00\x00" + "\x00\x00\x00\x00\x00\x00\x00\x00"},
 	{"hello that states all", Hello{token.Delegation, Dynamic, true, token.Capabilities{Permitted: 0x0102030405060708, Effective: 0xf1f2f3f4f5f6f7f8}, 0x3132333435363738},
 		"GU\x01\x01\x04\x02\x01\x00" + "\x08\x07\x06\x05\x04\x03\x02\x01" + "\xf8\xf7\xf6\xf5\xf4\xf3\xf2\xf1" + "\x38\x37\x36\x35\x34\x33\x32\x31"},
-	{"context", Context{token.Identification, true, 0x1112131415161718, 0x2122232425262728, token.Capabilities{Permitted: 1, Effective: math.MaxUint64}, 7},
+	{"context", Context{token.Identification, true, 0x1112131415161718, false, 0x2122232425262728, token.Capabilities{Permitted: 1, Effective: math.MaxUint64}, 7},
 		"GU\x01\x02\x02\x01\x00\x00" + "\x18\x17\x16\x15\x14\x13\x12\x11" + "\x28\x27\x26\x25\x24\x23\x22\x21" +
 			"\x01\x00\x00\x00\x00\x00\x00\x00" + "\xff\xff\xff\xff\xff\xff\xff\xff" + "\x07\x00\x00\x00\x00\x00\x00\x00"},
+	{"context that changed between writes", Context{token.Delegation, false, 1, true, 0, token.Capabilities{}, math.MaxUint64},
+		"GU\x01\x02\x04\x02\x00\x00" + "\x01\x00\x00\x00\x00\x00\x00\x00" + "\x00\x00\x00\x00\x00\x00\x00\x00" +
+			"\x00\x00\x00\x00\x00\x00\x00\x00" + "\x00\x00\x00\x00\x00\x00\x00\x00" + "\xff\xff\xff\xff\xff\xff\xff\xff"},
+	{"context that changed between writes, effective only", Context{token.Anonymous, true, math.MaxUint64, true, 0, token.AllCapabilities, 0},
+		"GU\x01\x02\x01\x03\x00\x00" + "\xff\xff\xff\xff\xff\xff\xff\xff" + "\x00\x00\x00\x00\x00\x00\x00\x00" +
+			"\xff\xff\xff\xff\xff\xff\xff\xff" + "\xff\xff\xff\xff\xff\xff\xff\xff" + "\x00\x00\x00\x00\x00\x00\x00\x00"},
+	{"context that goes with a write at 0", Context{}, "GU\x01\x02" + strings.Repeat("\x00", 44)},
+	{"way of one hop", Way{{PID: 0x11121314, UID: 0x21222324, GID: 0x31323334, Program: "/bin/a"}},
+		"GU\x01\x05\x01\x00\x00\x00" + "\x14\x13\x12\x11" + "\x24\x23\x22\x21" + "\x34\x33\x32\x31" + "\x06/bin/a"},
+	{"way of two hops, the ends of every field", Way{{}, {PID: math.MaxInt32, UID: math.MaxUint32, GID: math.MaxUint32, Program: "\u00e9"}},
+		"GU\x01\x05\x02\x00\x00\x00" + strings.Repeat("\x00", 13) + "\xff\xff\xff\x7f" + strings.Repeat("\xff", 8) + "\x02\xc3\xa9"},
+	{"way with a program as long as can be", hops(1, 200), wireHops(1, 200)},
+	{"way of as many hops as can be", hops(32, 0), wireHops(32, 0)},
+	{"longest way", hops(32, 200), wireHops(32, 200)},
+	{"lost", Lost{Sequence: 0x1112131415161718, Source: 0x2122232425262728},
+		"GU\x01\x06\x00\x00\x00\x00" + "\x18\x17\x16\x15\x14\x13\x12\x11" + "\x28\x27\x26\x25\x24\x23\x22\x21"},
+	{"lost, zero", Lost{}, "GU\x01\x06" + strings.Repeat("\x00", 20)},
+	{"lost, the greatest", Lost{math.MaxUint64, math.MaxUint64}, "GU\x01\x06\x00\x00\x00\x00" + strings.Repeat("\xff", 16)},
 	{"in force", InForce{token.Impersonation, Static, false}, "GU\x01\x03\x03\x01\x00\x00"},
 	{"in force, effective only", InForce{token.Anonymous, Dynamic, true}, "GU\x01\x03\x01\x02\x01\x00"},
 	{"refused", RefusedProof, "GU\x01\x04\x05\x00\x00\x00"},
@@ -34,11 +81,11 @@ var messages = []struct {
 func TestMessagesGoOverTheWireAsDocumented(t *testing.T) {
 	for _, test := range messages {
 		t.Run(test.name, func(t *testing.T) {
-			if got := test.message.encode(); string(got) != test.wire {
+			if got := encoded(test.message); string(got) != test.wire {
 				t.Errorf("encoded as %q, want %q", got, test.wire)
 			}
 			got, err := decode([]byte(test.wire))
-			if err != nil || got != test.message {
+			if err != nil || !reflect.DeepEqual(got, test.message) {
 				t.Errorf("decoded as %+v, %v, want %+v", got, err, test.message)
 			}
 		})
@@ -50,6 +97,8 @@ func TestDecodeRefusesWhatIsNotExactlyAMessage(t *testing.T) {
 	context := string(Context{}.encode())
 	inForce := string(InForce{}.encode())
 	refused := string(RefusedAccess.encode())
+	lost := string(Lost{Sequence: 1}.encode())
+	now := string(Context{Now: true}.encode())
 	with := func(s string, at int, b byte) string { return s[:at] + string([]byte{b}) + s[at+1:] }
 	tests := []struct{ name, wire, says string }{
 		{"nothing", "", "0 bytes"},
@@ -60,7 +109,7 @@ func TestDecodeRefusesWhatIsNotExactlyAMessage(t *testing.T) {
 		{"version 0", with(hello, 2, 0), "version 0"},
 		{"version 2", with(hello, 2, 2), "version 2"},
 		{"kind 0", with(hello, 3, 0), "unknown kind 0"},
-		{"kind 5", with(hello, 3, 5), "unknown kind 5"},
+		{"kind 7", with(hello, 3, 7), "unknown kind 7"},
 		{"kind 255", with(hello, 3, 255), "unknown kind 255"},
 		{"only a header", hello[:headerLen], "bytes long"},
 		{"short hello", hello[:len(hello)-1], "bytes long"},
@@ -81,6 +130,34 @@ func TestDecodeRefusesWhatIsNotExactlyAMessage(t *testing.T) {
 		{"context's flags", with(context, 5, 4), "flags 0x4"},
 		{"context's first reserved byte", with(context, 6, 1), "reserved"},
 		{"context's second reserved byte", with(context, 7, 1), "reserved"},
+		{"context's flags, the known ones too", with(context, 5, 7), "flags 0x5"},
+		{"context's last flag", with(context, 5, 0x80), "flags 0x80"},
+		{"context between writes at 1", with(now, 16, 1), "is to begin at 1"},
+		{"context between writes at a high place", with(now, 23, 0x80), "is to begin at 9223372036854775808"},
+		{"context between writes, effective only, at 1", with(with(now, 5, 3), 16, 1), "is to begin at 1"},
+		{"hello between writes", with(hello, 6, flagNow), "flags 0x2"},
+		{"in force between writes", with(inForce, 6, flagNow), "flags 0x2"},
+		{"way without a count", wireHops(1, 3)[:headerLen], "without a count"},
+		{"way of no hops", wireHops(0, 0), "of 0 hops"},
+		{"way of no hops, and one", with(wireHops(1, 3), 4, 0), "of 0 hops"},
+		{"way of 33 hops", wireHops(33, 0), "of 33 hops"},
+		{"way of 255 hops", wireHops(255, 0), "of 255 hops"},
+		{"way with fewer hops than it says", with(wireHops(1, 3), 4, 2), "cut off"},
+		{"way with more hops than it says", with(wireHops(2, 3), 4, 1), "16 bytes too many"},
+		{"way and a byte", wireHops(1, 3) + "\x00", "1 bytes too many"},
+		{"longest way and a byte", wireHops(32, 200) + "\x00", "1 bytes too many"},
+		{"way with a program of 201 bytes", wireHops(1, 201), "cut off"},
+		{"way with a program of 255 bytes", wireHops(1, 255), "cut off"},
+		{"way with a program longer than the message", with(wireHops(1, 3), 20, 4), "cut off"},
+		{"way's first reserved byte", with(wireHops(1, 3), 5, 1), "without a count"},
+		{"way's second reserved byte", with(wireHops(1, 3), 6, 1), "without a count"},
+		{"way's third reserved byte", with(wireHops(1, 3), 7, 0x80), "without a count"},
+		{"short lost", lost[:len(lost)-1], "bytes long"},
+		{"long lost", lost + "\x00", "bytes long"},
+		{"lost's first reserved byte", with(lost, 4, 1), "reserved"},
+		{"lost's second reserved byte", with(lost, 5, 1), "reserved"},
+		{"lost's third reserved byte", with(lost, 6, 1), "reserved"},
+		{"lost's fourth reserved byte", with(lost, 7, 0x80), "reserved"},
 		{"in force's level", with(inForce, 4, 5), "level 5"},
 		{"in force's tracking", with(inForce, 5, 3), "tracking 3"},
 		{"in force's flags", with(inForce, 6, 2), "flags 0x2"},
@@ -94,6 +171,50 @@ func TestDecodeRefusesWhatIsNotExactlyAMessage(t *testing.T) {
 			m, err := decode([]byte(test.wire))
 			if !errors.Is(err, ErrProtocol) || !strings.Contains(err.Error(), test.says) {
 				t.Errorf("decode = %+v, %v; want an error that wraps ErrProtocol and says %q", m, err, test.says)
+			}
+		})
+	}
+}
+
+func TestDecodeRefusesAMessageThatIsCutOffAnywhere(t *testing.T) {
+	for _, test := range messages {
+		t.Run(test.name, func(t *testing.T) {
+			for n := range test.wire {
+				if m, err := decode([]byte(test.wire[:n])); !errors.Is(err, ErrProtocol) {
+					t.Errorf("the first %d bytes decode as %+v, %v, want ErrProtocol", n, m, err)
+				}
+			}
+		})
+	}
+}
+
+func TestNoMessageIsLongerThanWhatIsReceived(t *testing.T) {
+	for _, test := range messages {
+		if len(test.wire) > longest {
+			t.Errorf("%s is %d bytes long, and there is room for %d", test.name, len(test.wire), longest)
+		}
+	}
+}
+
+func TestWayHasAtMost32Hops(t *testing.T) {
+	if b, err := hops(33, 1).encode(); !errors.Is(err, ErrTooFar) || b != nil {
+		t.Errorf("33 hops are encoded as %q, %v, want ErrTooFar", b, err)
+	}
+}
+
+func TestWayTellsTheEndOfALongPathAndCleanText(t *testing.T) {
+	tests := []struct{ name, program, want string }{
+		{"longer than there is room for", "/begin/" + strings.Repeat("d", 200-len("/end")) + "/end", strings.Repeat("d", 200-len("/end")) + "/end"},
+		{"one byte too long", "x" + strings.Repeat("y", 200), strings.Repeat("y", 200)},
+		{"not UTF-8", "/bin/\xff\xfe!", "/bin/?!"},
+		{"cut in the middle of a character", "\u00e9" + strings.Repeat("z", 199), "?" + strings.Repeat("z", 199)},
+		{"nothing but what is not UTF-8", strings.Repeat("\x80", 300), "?"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			got, err := decode(encoded(Way{{PID: 1, Program: test.program}}))
+			if want := (Way{{PID: 1, Program: test.want}}); err != nil || !reflect.DeepEqual(got, want) {
+				t.Errorf("it arrives as %+v, %v, want %+v", got, err, want)
 			}
 		})
 	}
@@ -140,6 +261,7 @@ func TestParseTrackingUnderstandsWhatStringPrints(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
+	f.Add(encoded(Way{{PID: -1, Program: "\xff\x00?"}}))
 	for _, test := range messages {
 		f.Add([]byte(test.wire))
 		f.Add([]byte(test.wire + "\x00"))
@@ -153,7 +275,14 @@ func FuzzDecode(f *testing.F) {
 			}
 			return
 		}
-		if again := m.(encoder).encode(); !bytes.Equal(again, b) {
+		again := encoded(m)
+		if same, err := decode(again); err != nil || !reflect.DeepEqual(same, m) {
+			t.Fatalf("%q decodes as %+v, which encodes as %q, which decodes as %+v, %v", b, m, again, same, err)
+		}
+		if w, ok := m.(Way); ok && strings.Contains(fmt.Sprint(w), "?") {
+			return // something in it may have been no UTF-8
+		}
+		if !bytes.Equal(again, b) {
 			t.Fatalf("%q decodes as %+v, which encodes as %q", b, m, again)
 		}
 	})

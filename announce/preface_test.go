@@ -200,7 +200,7 @@ func TestHelloComesFirstOnceAndPlain(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer r.Close()
-				h, err := r.Hello()
+				h, _, err := r.Hello()
 				if !errors.Is(err, test.target) || err == nil && h.Tracking != Dynamic {
 					t.Errorf("Hello = %+v, %v, want error %v", h, err, test.target)
 				}
@@ -239,7 +239,7 @@ func receiver(t *testing.T) (r *Receiver, near int) {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.Close)
-	if _, err := r.Hello(); err != nil {
+	if _, _, err := r.Hello(); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.Follow(server); err != nil {

@@ -68,7 +68,7 @@ func followSelf() string {
 	default:
 		word = "error"
 	}
-	if _, err := r.peer.prove(far, ownClaim()); !errors.Is(err, ErrUnproven) {
+	if _, err := r.peer.prove(far, ownClaim(), false); !errors.Is(err, ErrUnproven) && !errors.Is(err, ErrNoDescriptors) {
 		word += " and proves"
 	}
 	return word
@@ -182,7 +182,8 @@ func ownToken(t *testing.T) int {
 	return a
 }
 
-// TestTokenSocketProvesOnlyTheClientsOwnContext has one case for each rule by which a token socket is believed.
+// TestTokenSocketProvesOnlyTheClientsOwnContext has one case for each rule by which a token socket is believed. All but the rule about
+// who made it hold for one that is passed on, too.
 func TestTokenSocketProvesOnlyTheClientsOwnContext(t *testing.T) {
 	me, claim := self(t), ownClaim
 	other := func(change func(*unix.Ucred)) func() *unix.Ucred {
@@ -222,27 +223,37 @@ func TestTokenSocketProvesOnlyTheClientsOwnContext(t *testing.T) {
 		{"process that could not be asked for", ownToken, peer{me.pid, 0}, claim, "another process"},
 		{"no credentials", ownToken, me, func() *unix.Ucred { return nil }, "without credentials"},
 		{"sent by another process", ownToken, me, other(func(c *unix.Ucred) { c.Pid++ }), "sent by process"},
-		{"made by another process than the pipe's", ownToken, peer{me.pid + 1, me.inode}, other(func(c *unix.Ucred) { c.Pid++ }), "sent by process"},
+		{"made by another process than the pipe's", ownToken, peer{me.pid + 1, me.inode}, other(func(c *unix.Ucred) { c.Pid++ }), "another process"},
 		{"claim of another uid", ownToken, me, other(func(c *unix.Ucred) { c.Uid++ }), "claims uid"},
 		{"claim of another gid", ownToken, me, other(func(c *unix.Ucred) { c.Gid++ }), "claims uid"},
 	}
 	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			fd := test.make(t)
-			var proved *token.Token
-			var err error
-			leftover.ByThis(t, func() { proved, err = test.peer.prove(fd, test.claim()) })
-			if !errors.Is(err, ErrUnproven) || !strings.Contains(err.Error(), test.says) {
-				t.Errorf("prove = %v, %v; want an error that wraps ErrUnproven and says %q", proved, err, test.says)
+		for _, passedOn := range []bool{false, true} {
+			name := test.name
+			if passedOn {
+				name += ", passed on"
 			}
-		})
+			t.Run(name, func(t *testing.T) {
+				fd := test.make(t)
+				var proved *token.Token
+				var err error
+				leftover.ByThis(t, func() { proved, err = test.peer.prove(fd, test.claim(), passedOn) })
+				if passedOn && test.says == "another process" {
+					if err != nil || int(proved.UID()) != os.Geteuid() {
+						t.Errorf("prove = %v, %v, want this process's own context", proved, err)
+					}
+				} else if !errors.Is(err, ErrUnproven) || !strings.Contains(err.Error(), test.says) {
+					t.Errorf("prove = %v, %v; want an error that wraps ErrUnproven and says %q", proved, err, test.says)
+				}
+			})
+		}
 	}
 }
 
 func TestTokenSocketProvesTheContextThatMadeIt(t *testing.T) {
 	me, fd := self(t), ownToken(t)
 	leftover.ByThis(t, func() {
-		proved, err := me.prove(fd, ownClaim())
+		proved, err := me.prove(fd, ownClaim(), false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -256,6 +267,16 @@ func TestTokenSocketProvesTheContextThatMadeIt(t *testing.T) {
 // it; wait waits until it is dead without taking its status.
 func other(t *testing.T, name string, cred *syscall.Credential) (fd int, cmd *exec.Cmd, end func()) {
 	t.Helper()
+	var attr *syscall.SysProcAttr
+	if cred != nil {
+		attr = &syscall.SysProcAttr{Credential: cred}
+	}
+	return otherWith(t, attr, nil, nil, role+"="+name)
+}
+
+// otherWith is other with more to choose. The files are descriptors from 4 on.
+func otherWith(t *testing.T, attr *syscall.SysProcAttr, out *os.File, files []*os.File, env ...string) (fd int, cmd *exec.Cmd, end func()) {
+	t.Helper()
 	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -263,11 +284,12 @@ func other(t *testing.T, name string, cred *syscall.Credential) (fd int, cmd *ex
 	t.Cleanup(func() { unix.Close(p[0]) })
 	theirs := os.NewFile(uintptr(p[1]), "descriptor 3")
 	cmd = exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0", role+"="+name)
+	cmd.Env = append(append(os.Environ(), "GORACE=atexit_sleep_ms=0"), env...)
 	cmd.Stderr = os.Stderr
-	cmd.ExtraFiles = []*os.File{theirs}
-	if cred != nil {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: cred}
+	cmd.ExtraFiles = append([]*os.File{theirs}, files...)
+	cmd.SysProcAttr = attr
+	if out != nil {
+		cmd.Stdout = out
 	}
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -290,9 +312,19 @@ func other(t *testing.T, name string, cred *syscall.Credential) (fd int, cmd *ex
 }
 
 // tokenOf returns a token socket that another process made, with what it is as a peer.
-func tokenOf(t *testing.T) (fd int, p peer, cmd *exec.Cmd, end func()) {
+func tokenOf(t *testing.T) (fd int, p peer, cmd *exec.Cmd, end func()) { return tokenAs(t, nil) }
+
+// tokenAs is tokenOf for a process with the given ids.
+func tokenAs(t *testing.T, cred *syscall.Credential) (fd int, p peer, cmd *exec.Cmd, end func()) {
 	t.Helper()
-	from, cmd, end := other(t, "token", nil)
+	from, cmd, end := other(t, "token", cred)
+	fd = receiveDescriptor(t, from)
+	return fd, peerOf(t, fd), cmd, end
+}
+
+// receiveDescriptor receives a message of one byte with a descriptor, which is closed when the test ends.
+func receiveDescriptor(t *testing.T, from int) int {
+	t.Helper()
 	var b [1]byte
 	control := make([]byte, 64)
 	_, n, _, _, err := unix.Recvmsg(from, b[:], control, unix.MSG_CMSG_CLOEXEC)
@@ -308,7 +340,7 @@ func tokenOf(t *testing.T) (fd int, p peer, cmd *exec.Cmd, end func()) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { unix.Close(fds[0]) })
-	return fds[0], peerOf(t, fds[0]), cmd, end
+	return fds[0]
 }
 
 func claimOf(p peer) *unix.Ucred {
@@ -319,10 +351,10 @@ func claimOf(p peer) *unix.Ucred {
 
 func TestAnotherProcesssTokenSocketIsRefused(t *testing.T) {
 	fd, p, _, _ := tokenOf(t)
-	if _, err := p.prove(fd, claimOf(p)); err != nil {
+	if _, err := p.prove(fd, claimOf(p), false); err != nil {
 		t.Errorf("of the pipe's own process: %v", err)
 	}
-	if proved, err := self(t).prove(fd, ownClaim()); !errors.Is(err, ErrUnproven) {
+	if proved, err := self(t).prove(fd, ownClaim(), false); !errors.Is(err, ErrUnproven) {
 		t.Errorf("of another process: %v, %v, want ErrUnproven", proved, err)
 	}
 }
@@ -337,7 +369,7 @@ func TestDeadProcesssTokenSocketIsRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		leftover.ByThis(t, func() {
-			if proved, err := p.prove(fd, claimOf(p)); !errors.Is(err, ErrUnproven) {
+			if proved, err := p.prove(fd, claimOf(p), false); !errors.Is(err, ErrUnproven) {
 				t.Errorf("prove = %v, %v, want ErrUnproven", proved, err)
 			}
 		})
@@ -346,7 +378,7 @@ func TestDeadProcesssTokenSocketIsRefused(t *testing.T) {
 		fd, p, _, end := tokenOf(t)
 		end()
 		leftover.ByThis(t, func() {
-			if proved, err := p.prove(fd, claimOf(p)); !errors.Is(err, ErrUnproven) {
+			if proved, err := p.prove(fd, claimOf(p), false); !errors.Is(err, ErrUnproven) {
 				t.Errorf("prove = %v, %v, want ErrUnproven", proved, err)
 			}
 		})
@@ -392,25 +424,45 @@ func TestSequenceNumbersHaveToRise(t *testing.T) {
 		{"falling", []uint64{1, 7, 6}},
 		{"after the highest", []uint64{1<<64 - 1, 0}},
 	}
+	context := func(near int, s uint64) error { return announceOwn(near, Context{Sequence: s}) }
+	between := func(near int, s uint64) error { return announceOwn(near, Context{Sequence: s, Now: true}) }
+	lost := func(near int, s uint64) error {
+		return unix.Sendmsg(near, Lost{Sequence: s}.encode(), nil, nil, unix.MSG_NOSIGNAL)
+	}
+	kinds := []struct {
+		name  string
+		sends []func(near int, s uint64) error // in turn
+	}{
+		{"contexts", []func(int, uint64) error{context}},
+		{"contexts between writes", []func(int, uint64) error{between}},
+		{"losses", []func(int, uint64) error{lost}},
+		{"contexts and losses", []func(int, uint64) error{context, lost}},
+		{"losses and contexts", []func(int, uint64) error{lost, between, context}},
+	}
 	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			r, near := receiver(t)
-			leftover.ByThis(t, func() {
-				for i, s := range test.sequences {
-					if err := announceOwn(near, Context{Sequence: s, At: uint64(i)}); err != nil {
-						t.Fatal(err)
-					}
-					a, err := r.Next()
-					if i < len(test.sequences)-1 {
-						if err != nil || a == nil || a.At != uint64(i) {
-							t.Fatalf("Next = %+v, %v, want a context", a, err)
+		for _, kind := range kinds {
+			t.Run(test.name+"/"+kind.name, func(t *testing.T) {
+				r, near := receiver(t)
+				leftover.ByThis(t, func() {
+					for i, s := range test.sequences {
+						if err := kind.sends[i%len(kind.sends)](near, s); err != nil {
+							t.Fatal(err)
 						}
-					} else if !errors.Is(err, ErrUnproven) || a != nil {
-						t.Errorf("Next = %+v, %v, want ErrUnproven", a, err)
+						a, err := r.Next()
+						if i == len(test.sequences)-1 {
+							if !errors.Is(err, ErrUnproven) || !strings.Contains(err.Error(), "does not rise") || a != nil {
+								t.Errorf("Next = %+v, %v, want ErrUnproven", a, err)
+							}
+							return
+						}
+						if err != nil || a == nil || a.Sequence != s {
+							t.Fatalf("Next = %+v, %v, want number %d", a, err, s)
+						}
+						a.Proof.Release()
 					}
-				}
+				})
 			})
-		})
+		}
 	}
 }
 
@@ -454,6 +506,7 @@ func TestContextBringsItsStatement(t *testing.T) {
 	if err != nil || a == nil {
 		t.Fatalf("Next = %+v, %v", a, err)
 	}
+	defer a.Proof.Release()
 	if a.At != 1<<63 || a.Token.Level() != token.Identification || !a.Token.EffectiveOnly() || a.Token.Capabilities() != (token.Capabilities{}) {
 		t.Errorf("it begins at %d and is %v", a.At, a.Token)
 	}
@@ -481,6 +534,8 @@ func TestWhatWasSentBeforeTheClientClosedIsStillThere(t *testing.T) {
 	unix.Close(copied)
 	if a, err := r.Next(); err != nil || a == nil {
 		t.Errorf("Next = %+v, %v, want the context", a, err)
+	} else {
+		a.Proof.Release()
 	}
 	if a, err := r.Next(); err != io.EOF {
 		t.Errorf("Next = %+v, %v, want io.EOF", a, err)
@@ -546,14 +601,17 @@ func TestLookSeesChangesOfTheThreadsContext(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			var before, after Look
-			done := make(chan error, 1)
+			done, tid := make(chan error, 1), make(chan int, 1)
 			go func() {
 				runtime.LockOSThread() // for good: the thread ends with the goroutine
+				tid <- unix.Gettid()
 				err := before.Take()
 				test.change()
 				done <- errors.Join(err, after.Take())
 			}()
-			if err := <-done; err != nil {
+			err := <-done
+			waitThread(<-tid)
+			if err != nil {
 				t.Fatal(err)
 			}
 			if before.Equal(&after) != test.same {

@@ -78,7 +78,8 @@ func (in *inbox) recvInto(fd int, buf []byte, withCred bool) (received, error) {
 
 // receiveAnswer is how a client hears its server. Only plain messages are answers.
 func receiveAnswer(fd int) (any, error) {
-	in := new(inbox)
+	in := inboxes.Get().(*inbox)
+	defer inboxes.Put(in)
 	r, err := in.recv(fd, false)
 	if err == unix.ECONNRESET {
 		// The server closed its end with something of ours unread. What it had said before is still there.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -20,7 +21,7 @@ type Receiver struct {
 	fd       int
 	peer     peer
 	sequence uint64
-	in       inbox
+	way      Way // of the message that comes next
 }
 
 // peer is the process at the other end of the pipe.
@@ -47,21 +48,29 @@ func newReceiver(fd, pipe int) (*Receiver, error) {
 	return r, nil
 }
 
-// Hello receives the client's first message, which has to be there already.
-func (r *Receiver) Hello() (Hello, error) {
+// Hello receives the client's first message, which has to be there already, and the way that its context came, nil if the client
+// speaks for itself.
+func (r *Receiver) Hello() (Hello, Way, error) {
 	m, got, err := r.receive()
 	discard.Descriptor(got.descriptor)
 	switch {
 	case err != nil:
-		return Hello{}, err
+		return Hello{}, nil, err
 	case m == nil:
-		return Hello{}, fmt.Errorf("%w: the control channel came without a hello on it", ErrProtocol)
+		return Hello{}, nil, fmt.Errorf("%w: the control channel came without a hello on it", ErrProtocol)
 	}
 	h, ok := m.(Hello)
 	if !ok || got.descriptor >= 0 {
-		return Hello{}, fmt.Errorf("%w: the first control message is not a plain hello", ErrProtocol)
+		return Hello{}, nil, fmt.Errorf("%w: the first control message is not a plain hello", ErrProtocol)
 	}
-	return h, nil
+	return h, r.takeWay(), nil
+}
+
+// takeWay returns the way that came just before, which counts for one message.
+func (r *Receiver) takeWay() Way {
+	w := r.way
+	r.way = nil
+	return w
 }
 
 // Follow makes ready for contexts of the process at the other end of pipe. An error that wraps [ErrCannotProve] says that this
@@ -87,11 +96,18 @@ func (r *Receiver) Follow(pipe int) error {
 // ErrCannotProve says that this kernel has no means to prove a client's changes.
 var ErrCannotProve = errors.New("this kernel can't prove changes of a client's context")
 
-// Announced is a context that the kernel proved.
+// Announced is a context that the kernel proved, or one that is lost.
 type Announced struct {
-	Token  *token.Token
-	Source uint64
-	At     uint64
+	Token    *token.Token // nil if it is lost
+	Sequence uint64
+	Source   uint64
+	// Now says that the context has changed between writes, and At, if it has not, where it begins.
+	Now bool
+	At  uint64
+	// Proof is what proved it, and the caller's to release.
+	Proof *Proof
+	// Way is how the context came to the client, nil if it is the client's own.
+	Way Way
 }
 
 // Next returns the next context that the client announced; nil if none waits. After [io.EOF] none will come. Other errors end
@@ -104,42 +120,92 @@ type Announced struct {
 //   - has the ids that the message claims in explicit SCM_CREDENTIALS with that process's pid: the kernel lets a sender claim
 //     only ids that it may take at that moment, so old sockets die with the right to their ids;
 //   - has a sequence number above the one before.
+//
+// A context that changed between writes of a process that has gone since is left out: the last proven one stands. What was written
+// under one that can't be proved any more is not acted on at all.
+//
+// The second does not count for a client that says, in a message just before, which way the context came: the ids which that
+// message claims show that the client could have become anybody.
 func (r *Receiver) Next() (*Announced, error) {
 	m, got, err := r.receive()
 	dispose := discard.Descriptor
-	defer func() { dispose(got.descriptor) }()
+	defer func() {
+		if dispose != nil {
+			dispose(got.descriptor)
+		}
+	}()
 	if m == nil || err != nil {
 		return nil, err
 	}
-	c, ok := m.(Context)
-	if !ok {
-		return nil, fmt.Errorf("%w: a control message that a client must not send, or not again: %T", ErrProtocol, m)
+	way := r.takeWay()
+	switch m := m.(type) {
+	case Context:
+		if got.descriptor < 0 {
+			return nil, fmt.Errorf("%w: it came without a token socket", ErrUnproven)
+		}
+		if err := r.rises(m.Sequence); err != nil {
+			return nil, err
+		}
+		t, err := r.peer.prove(got.descriptor, got.cred, way != nil)
+		if m.Now && errors.Is(err, errGone) {
+			// Its last proven context stands. There may be many more, so this one's socket does not wait for them.
+			discard.PairEnd(got.descriptor)
+			dispose = nil
+			return r.Next()
+		}
+		if err != nil {
+			return nil, err
+		}
+		dispose = nil
+		return &Announced{
+			Token:    t.Restrict(token.Statement{Level: m.Level, EffectiveOnly: m.EffectiveOnly, Capabilities: m.Capabilities}),
+			Sequence: m.Sequence, Source: m.Source, Now: m.Now, At: m.At, Way: way,
+			Proof: newProof(got.descriptor, t),
+		}, nil
+	case Lost:
+		if got.descriptor >= 0 {
+			return nil, fmt.Errorf("%w: a descriptor came with a message that has none", ErrProtocol)
+		}
+		if err := r.rises(m.Sequence); err != nil {
+			return nil, err
+		}
+		return &Announced{Sequence: m.Sequence, Source: m.Source, Now: true, Way: way}, nil
 	}
-	if got.descriptor < 0 {
-		return nil, fmt.Errorf("%w: it came without a token socket", ErrUnproven)
-	}
-	if c.Sequence <= r.sequence {
-		return nil, fmt.Errorf("%w: its sequence number %d does not rise above %d", ErrUnproven, c.Sequence, r.sequence)
-	}
-	t, err := r.peer.prove(got.descriptor, got.cred)
-	if err != nil {
-		return nil, err
-	}
-	dispose = discard.PairEnd
-	r.sequence = c.Sequence
-	return &Announced{
-		Token:  t.Restrict(token.Statement{Level: c.Level, EffectiveOnly: c.EffectiveOnly, Capabilities: c.Capabilities}),
-		Source: c.Source,
-		At:     c.At,
-	}, nil
+	return nil, fmt.Errorf("%w: a control message that a client must not send, or not again: %T", ErrProtocol, m)
 }
 
-// receive returns the next message, nil if none waits.
+func (r *Receiver) rises(sequence uint64) error {
+	if sequence <= r.sequence {
+		return fmt.Errorf("%w: its sequence number %d does not rise above %d", ErrUnproven, sequence, r.sequence)
+	}
+	r.sequence = sequence
+	return nil
+}
+
+// receive returns the next message that is not a way, nil if none waits. Ways are kept for it.
 func (r *Receiver) receive() (any, received, error) {
-	got, err := r.in.recv(r.fd, true)
+	in := inboxes.Get().(*inbox)
+	defer inboxes.Put(in)
+	for {
+		m, got, err := r.receiveInto(in)
+		way, ok := m.(Way)
+		if !ok || err != nil {
+			return m, got, err
+		}
+		if r.way, err = way, r.peer.couldBecomeAnybody(got); err != nil {
+			return nil, got, err
+		}
+	}
+}
+
+// inboxes are shared, because a way is long and most clients never send one.
+var inboxes = sync.Pool{New: func() any { return new(inbox) }}
+
+func (r *Receiver) receiveInto(in *inbox) (any, received, error) {
+	got, err := in.recv(r.fd, true)
 	if err == unix.ECONNRESET {
 		// The client closed its end with something of ours unread. What it had sent before is still there.
-		got, err = r.in.recv(r.fd, true)
+		got, err = in.recv(r.fd, true)
 	}
 	switch {
 	case err == unix.EAGAIN:
@@ -152,8 +218,30 @@ func (r *Receiver) receive() (any, received, error) {
 		return nil, got, io.EOF
 	}
 	m, err := decode(got.data)
+	got.data = nil // the inbox's
 	return m, got, err
 }
+
+// couldBecomeAnybody returns nil if a message shows that its sender had CAP_SETUID and CAP_SETGID in the first user namespace: it
+// claims ids that are nobody's, and the kernel lets nobody else do that. The root of another user namespace arrives as whoever made
+// that.
+func (p peer) couldBecomeAnybody(got received) error {
+	switch {
+	case got.descriptor >= 0:
+		return fmt.Errorf("%w: a descriptor came with a message that has none", ErrProtocol)
+	case got.cred == nil:
+		return fmt.Errorf("%w: a way came without credentials", ErrUnproven)
+	case got.cred.Pid != p.pid:
+		return fmt.Errorf("%w: a way was sent by process %d, the pipe's client is process %d", ErrUnproven, got.cred.Pid, p.pid)
+	case got.cred.Uid != claimedID || got.cred.Gid != claimedID:
+		return fmt.Errorf("%w: who speaks for others has to claim uid and gid %d, which takes CAP_SETUID and CAP_SETGID; it claims %d and %d",
+			ErrUnproven, uint32(claimedID), got.cred.Uid, got.cred.Gid)
+	}
+	return nil
+}
+
+// Descriptor returns the channel's descriptor, for waiting until there is something to receive. It stays the receiver's.
+func (r *Receiver) Descriptor() int { return r.fd }
 
 // Tell sends the client what is in force. A client that does not listen is left alone.
 func (r *Receiver) Tell(f InForce) { r.send(f.encode()) }
@@ -187,18 +275,11 @@ func RefusalFor(err error) Refusal {
 	return RefusedProtocol
 }
 
-// prove returns the token that the token socket fd, which stays the caller's, and the claim that came with it prove.
-func (p peer) prove(fd int, claim *unix.Ucred) (*token.Token, error) {
+// prove returns the token that the token socket fd, which stays the caller's, and the claim that came with it prove. With
+// believed the token socket may be another process's.
+func (p peer) prove(fd int, claim *unix.Ucred, believed bool) (*token.Token, error) {
 	if err := unnamedPair(fd); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnproven, err)
-	}
-	inode, pidfd, err := peerProcess(fd)
-	if err != nil {
-		return nil, fmt.Errorf("%w: asking which process made the token socket: %w", ErrUnproven, err)
-	}
-	defer unix.Close(pidfd)
-	if p.inode == 0 || inode != p.inode {
-		return nil, fmt.Errorf("%w: another process than the pipe's client made the token socket", ErrUnproven)
 	}
 	t, err := token.OfDescriptor(fd)
 	if err != nil {
@@ -207,16 +288,42 @@ func (p peer) prove(fd int, claim *unix.Ucred) (*token.Token, error) {
 	switch {
 	case claim == nil:
 		return nil, fmt.Errorf("%w: it came without credentials", ErrUnproven)
-	case claim.Pid != p.pid || t.Source().PID != int(p.pid):
+	case claim.Pid != p.pid:
 		return nil, fmt.Errorf("%w: it was sent by process %d, the pipe's client is process %d", ErrUnproven, claim.Pid, p.pid)
 	case claim.Uid != t.UID() || claim.Gid != t.GID():
 		return nil, fmt.Errorf("%w: the sender claims uid %d and gid %d, the token socket has uid %d and gid %d",
 			ErrUnproven, claim.Uid, claim.Gid, t.UID(), t.GID())
-	case !token.Alive(pidfd):
-		return nil, fmt.Errorf("%w: process %d has gone", ErrUnproven, p.pid)
+	}
+	if !believed {
+		if err := p.made(fd, t); err != nil {
+			return nil, err
+		}
 	}
 	return t.AsProof(), nil
 }
+
+// made returns nil if the peer itself made the token socket fd, and is alive.
+func (p peer) made(fd int, t *token.Token) error {
+	inode, pidfd, err := peerProcess(fd)
+	switch {
+	case errors.Is(err, unix.ESRCH), errors.Is(err, unix.EINVAL):
+		return fmt.Errorf("%w: %w: %w", ErrUnproven, errGone, err)
+	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
+		return fmt.Errorf("%w: %w", ErrNoDescriptors, err)
+	case err != nil:
+		return fmt.Errorf("%w: asking which process made the token socket: %w", ErrUnproven, err)
+	}
+	defer unix.Close(pidfd)
+	switch {
+	case p.inode == 0 || inode != p.inode || t.Source().PID != int(p.pid):
+		return fmt.Errorf("%w: another process than the pipe's client made the token socket", ErrUnproven)
+	case !token.Alive(pidfd):
+		return fmt.Errorf("%w: %w: process %d", ErrUnproven, errGone, p.pid)
+	}
+	return nil
+}
+
+var errGone = errors.New("the process has gone")
 
 // unnamedPair returns an error unless fd is a SOCK_SEQPACKET socket that socketpair(2) made.
 func unnamedPair(fd int) error {

@@ -1,6 +1,7 @@
 package announce
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"syscall"
@@ -9,16 +10,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Sender is the client's end of a control channel. Announce may be called by one goroutine at a time, the other methods by many.
+// Sender is the client's end of a control channel. One goroutine at a time may send, and any may listen, set the deadline, and
+// close.
 type Sender struct {
 	file     *os.File
 	raw      syscall.RawConn
 	sequence uint64
+	wayOut   bool     // a way has been sent, and not yet the message that it is for
+	owed     *context // that message, if it could not be sent: nothing else may take its place
 }
 
 // Open makes a control channel with hello queued on it and hands the far end to the server over pipe, a connected Unix socket
-// to which nothing was written yet. The descriptors are the sender's.
-func Open(pipe syscall.RawConn, hello Hello) (*Sender, error) {
+// to which nothing was written yet. The descriptors are the sender's. before, if not nil, sends what goes before the hello.
+func Open(pipe syscall.RawConn, before func(*Sender) error, hello Hello) (*Sender, error) {
 	near, far, err := socketpair()
 	if err != nil {
 		return nil, fmt.Errorf("making the control channel: %w", err)
@@ -29,8 +33,13 @@ func Open(pipe syscall.RawConn, hello Hello) (*Sender, error) {
 		return nil, fmt.Errorf("making the control channel: %w", err)
 	}
 	s := &Sender{file: os.NewFile(uintptr(near), "control channel")}
-	if s.raw, err = s.file.SyscallConn(); err == nil {
+	s.raw, err = s.file.SyscallConn()
+	if err == nil && before != nil {
+		err = before(s)
+	}
+	if err == nil {
 		err = send(s.raw, hello.encode(), nil)
+		s.wayOut = false
 	}
 	if err == nil {
 		err = send(pipe, []byte{PrefaceByte}, unix.UnixRights(far))
@@ -42,22 +51,158 @@ func Open(pipe syscall.RawConn, hello Hello) (*Sender, error) {
 	return s, nil
 }
 
-// Announce tells the server that the calling thread's context, which look is of, is the client's from the place at on. The
-// calling goroutine has to be locked to its thread. It waits while the server has not received what came before, until the
-// deadline.
-func (s *Sender) Announce(look *Look, c Context) error {
+// ErrNotNow is what a sending that does not wait returns where it would have to.
+var ErrNotNow = errors.New("the server has not received what was announced before")
+
+// Sending says whether sending waits.
+type Sending bool
+
+// Wait waits while the server has not received what came before, until the deadline; AtOnce returns [ErrNotNow] then.
+const (
+	Wait   Sending = true
+	AtOnce Sending = false
+)
+
+// Announce tells the server that the calling thread's context, which look is of, is the client's, or that of one of its scopes.
+// The calling goroutine has to be locked to its thread.
+func (s *Sender) Announce(how Sending, look *Look, c Context) error {
+	own, err := look.Prove()
+	if err != nil {
+		return err
+	}
+	defer own.Close()
+	return s.Prove(how, own, c)
+}
+
+// Own is a token socket of a thread's, for announcing its context on several channels.
+type Own struct {
+	near, far int
+	look      *Look
+}
+
+// ErrChangedMeanwhile says that a thread's ids have changed between looking at them and proving them: look again.
+var ErrChangedMeanwhile = errors.New("the ids have changed meanwhile")
+
+// Prove makes a token socket of the calling thread, whose context l has to be. It is good for the thread, and those that may
+// claim its ids.
+func (l *Look) Prove() (Own, error) {
 	near, far, err := socketpair()
 	if err != nil {
-		return fmt.Errorf("making a token socket: %w", err)
+		return Own{}, fmt.Errorf("making a token socket: %w", err)
 	}
-	defer unix.Close(near)
-	defer unix.Close(far)
+	return l.ProveWith(near, far)
+}
 
+// ProveWith is Prove with a socketpair that was made by a thread whose context l has to be. It takes the descriptors over.
+func (l *Look) ProveWith(near, far int) (Own, error) {
+	o := Own{near, far, l}
+	cred, err := unix.GetsockoptUcred(far, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err == nil && (cred.Uid != l.uid || cred.Gid != l.gid) {
+		err = ErrChangedMeanwhile
+	}
+	if err != nil {
+		o.Close()
+		return Own{}, err
+	}
+	return o, nil
+}
+
+// Close closes the token socket.
+func (o Own) Close() {
+	unix.Close(o.near)
+	unix.Close(o.far)
+}
+
+// Prove is Announce with a token socket that was made before.
+func (s *Sender) Prove(how Sending, own Own, c Context) error {
+	c.Capabilities = own.look.caps
+	return s.context(how, own.far, own.look.uid, own.look.gid, c)
+}
+
+// Pass announces a context with the token socket of the process that it came from. The calling thread has to be able to claim its
+// ids, and to have sent the way.
+func (s *Sender) Pass(how Sending, p *Proof, c Context) error {
+	return s.context(how, p.fd, p.token.UID(), p.token.GID(), c)
+}
+
+// context is a message with a token socket.
+type context struct {
+	message  []byte
+	fd       int
+	uid, gid uint32
+}
+
+func (s *Sender) context(how Sending, fd int, uid, gid uint32, c Context) error {
+	if err := s.Settle(how); err != nil {
+		return err
+	}
 	s.sequence++
 	c.Sequence = s.sequence
-	c.Capabilities = look.caps
-	claim := unix.UnixCredentials(&unix.Ucred{Pid: int32(os.Getpid()), Uid: look.uid, Gid: look.gid})
-	return send(s.raw, c.encode(), append(claim, unix.UnixRights(far)...))
+	m := context{c.encode(), fd, uid, gid}
+	err := s.sendContext(how, &m)
+	if err == nil || !s.wayOut {
+		return err
+	}
+	// The descriptor is the caller's.
+	if m.fd, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0); err != nil {
+		s.file.Close() // the server would take the way for that of the next message
+		return fmt.Errorf("keeping a token socket: %w", err)
+	}
+	s.owed = &m
+	return ErrNotNow
+}
+
+func (s *Sender) sendContext(how Sending, m *context) error {
+	err := s.send(how, m.message, append(credentials(m.uid, m.gid), unix.UnixRights(m.fd)...))
+	switch {
+	case err == nil:
+		s.wayOut = false
+	case errors.Is(err, unix.EPERM):
+		return ErrChangedMeanwhile // this thread could claim these ids a moment ago
+	}
+	return err
+}
+
+// Settle sends what could not be sent after its way.
+func (s *Sender) Settle(how Sending) error {
+	if s.owed == nil {
+		return nil
+	}
+	if err := s.sendContext(how, s.owed); err != nil {
+		return err
+	}
+	unix.Close(s.owed.fd)
+	s.owed = nil
+	return nil
+}
+
+// Way says which way the context of the next message came. It takes CAP_SETUID and CAP_SETGID; without them it fails with EPERM.
+func (s *Sender) Way(how Sending, w Way) error {
+	b, err := w.encode()
+	if err == nil {
+		err = s.Settle(how)
+	}
+	if err == nil {
+		err = s.send(how, b, credentials(claimedID, claimedID))
+	}
+	if err == nil {
+		s.wayOut = true
+	}
+	return err
+}
+
+// Lost tells the server that the context of a source is lost.
+func (s *Sender) Lost(how Sending, source uint64) error {
+	if err := s.Settle(how); err != nil {
+		return err
+	}
+	s.sequence++
+	return s.send(how, Lost{Sequence: s.sequence, Source: source}.encode(), nil)
+}
+
+// credentials is the control message that claims a uid and a gid.
+func credentials(uid, gid uint32) []byte {
+	return unix.UnixCredentials(&unix.Ucred{Pid: int32(os.Getpid()), Uid: uid, Gid: gid})
 }
 
 // Answer returns what the server has said, an InForce or a Refusal; nil if it has said nothing yet. At the end of the channel
@@ -85,30 +230,58 @@ func (s *Sender) WaitAnswer() (any, error) {
 	return m, recvErr
 }
 
-// SetDeadline bounds how long Announce and WaitAnswer wait. The zero time is no bound.
+// SetDeadline bounds how long sending and WaitAnswer wait. The zero time is no bound.
 func (s *Sender) SetDeadline(t time.Time) error { return s.file.SetDeadline(t) }
 
-// Close closes the client's end.
+// Close closes the client's end. What is owed stays until [Sender.Forget].
 func (s *Sender) Close() error { return s.file.Close() }
+
+// Forget lets go of what is owed, after Close.
+func (s *Sender) Forget() {
+	if s.owed != nil {
+		unix.Close(s.owed.fd)
+		s.owed = nil
+	}
+}
 
 func socketpair() (near, far int, err error) {
 	p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	return p[0], p[1], err
 }
 
+func (s *Sender) send(how Sending, message, control []byte) error {
+	if how == Wait {
+		return send(s.raw, message, control)
+	}
+	var sendErr error
+	if err := s.raw.Control(func(fd uintptr) { sendErr = trySend(int(fd), message, control) }); err != nil {
+		return err
+	}
+	// The latter: too many descriptors of this user are under way.
+	if sendErr == unix.EAGAIN || sendErr == unix.ETOOMANYREFS {
+		return ErrNotNow
+	}
+	return sendErr
+}
+
 // send sends one message, waiting as long as raw's deadline allows.
 func send(raw syscall.RawConn, message, control []byte) error {
 	var sendErr error
 	err := raw.Write(func(fd uintptr) bool {
-		for {
-			sendErr = unix.Sendmsg(int(fd), message, control, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
-			if sendErr != unix.EINTR {
-				return sendErr != unix.EAGAIN
-			}
-		}
+		sendErr = trySend(int(fd), message, control)
+		return sendErr != unix.EAGAIN
 	})
 	if err != nil {
 		return err
 	}
 	return sendErr
+}
+
+func trySend(fd int, message, control []byte) error {
+	for {
+		err := unix.Sendmsg(fd, message, control, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		if err != unix.EINTR {
+			return err
+		}
+	}
 }

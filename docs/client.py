@@ -2,7 +2,8 @@
 """A client of guise's pipes in Python 3, with the standard library alone.
 
 It shows how little docs/protocol.md asks of a client: one byte and one descriptor to state a quality of service, and one
-message with a socket in it to announce that this process has become somebody else.
+message with a socket in it to announce that this process has become somebody else: with what it writes next, and at once
+if the server is to know before that.
 
     python3 client.py [--level L] [--tracking T] [--effective-only] PATH
 
@@ -28,7 +29,7 @@ TRACKINGS = {"static": STATIC, "dynamic": DYNAMIC}
 
 MAGIC, VERSION = b"GU", 1
 KIND_HELLO, KIND_CONTEXT, KIND_IN_FORCE, KIND_REFUSED = 1, 2, 3, 4
-EFFECTIVE_ONLY = 1  # the one flag
+EFFECTIVE_ONLY, NOW = 1, 2  # flags
 
 HELLO = struct.Struct("<2sBBBBBxQQQ")  # magic, version, kind, level, tracking, flags; permitted, effective, source
 CONTEXT = struct.Struct("<2sBBBBxxQQQQQ")  # magic, version, kind, level, flags; sequence, at, permitted, effective, source
@@ -60,6 +61,8 @@ class Refused(Exception):
 class Pipe:
     """A connection to a pipe. Reading and writing may be done by two threads at once.
 
+    A program that becomes somebody else calls changed() then, so that a server that is acting for it follows at once.
+
     A child of fork(2) can't use its parent's: it is another process, and the server would not believe it."""
 
     def __init__(self, path, level=UNSTATED, tracking=UNSTATED, effective_only=False):
@@ -68,7 +71,8 @@ class Pipe:
         self._pid = os.getpid()
         self._written = 0  # bytes, or messages on a pipe of messages; the preface does not count
         self._sequence = 0
-        self._told = who()
+        # Whom the server was told of: with what is written, and last.
+        self._placed = self._last = who()
         self._lock = threading.Lock()
         self._socket, self.is_message = connect(path)
         try:
@@ -96,7 +100,7 @@ class Pipe:
             if os.getpid() != self._pid:
                 raise RuntimeError("this pipe belongs to process %d" % self._pid)
             try:
-                self._announce_change()
+                self._announce_with_write()
                 if self.is_message:
                     self._socket.send(data)
                     self._written += 1
@@ -132,29 +136,57 @@ class Pipe:
     def __exit__(self, *_):
         self.close()
 
-    def _announce_change(self):
+    def changed(self):
+        """Tells the server at once if this process has become somebody else, for what it is doing and will do for this client.
+
+        It does not wait. It returns False if the server can't be told now, because it has not taken in what it was told
+        before: call it again soon. Nothing is lost: the next write tells it, too."""
+        with self._lock:
+            if os.getpid() != self._pid:
+                raise RuntimeError("this pipe belongs to process %d" % self._pid)
+            if self.tracking == UNSTATED:
+                self._hear()
+            now = who()
+            if self.tracking == STATIC or now == self._last:
+                return True
+            try:
+                self._announce(now, NOW, 0, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return False
+            except OSError as error:
+                if error.errno != errno.ETOOMANYREFS:  # too many of this user's descriptors are under way
+                    raise
+                return False
+            return True
+
+    def _announce_with_write(self):
         if self.tracking == UNSTATED:
             self._hear()  # perhaps the server has said by now
         now = who()
-        if self.tracking == STATIC or now == self._told:
+        # The last counts as well: after changed() and a change back the server takes this process for another.
+        if self.tracking == STATIC or now == self._placed == self._last:
             return
+        self._announce(now, 0, self._written, 0)
+        self._placed = now
+
+    def _announce(self, now, flags, at, how):
         uid, gid, _ = now
         # The kernel freezes this process's effective ids and groups in a socket that it makes. That is the proof.
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with near, far:
             self._sequence += 1
             message = CONTEXT.pack(
-                MAGIC, VERSION, KIND_CONTEXT, self.level, self._flags,
-                self._sequence, self._written, ALL_CAPABILITIES, ALL_CAPABILITIES, 0)
+                MAGIC, VERSION, KIND_CONTEXT, self.level, self._flags | flags,
+                self._sequence, at, ALL_CAPABILITIES, ALL_CAPABILITIES, 0)
             claim = (socket.SOL_SOCKET, SCM_CREDENTIALS, CREDENTIALS.pack(self._pid, uid, gid))
             try:
-                self._control.sendmsg([message], [claim, rights(far)])
+                self._control.sendmsg([message], [claim, rights(far)], how)
             except (BrokenPipeError, ConnectionResetError):
                 self._hear()
                 if self.tracking == STATIC:
                     return
                 raise
-        self._told = now
+        self._last = now
 
     def _hear(self):
         """Takes in what the server has said on the control channel, without waiting."""

@@ -1,4 +1,4 @@
-// Package features says which kernel facilities are there that guise uses, what works without them, and which Linux has them.
+// Package features says which facilities are there that guise uses, what works without them, and which Linux has them.
 package features
 
 import (
@@ -8,17 +8,25 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/guise-project/guise/internal/procevents"
+	"github.com/guise-project/guise/thread"
 )
 
 // ErrNotSupported is what the error of a missing feature wraps.
 var ErrNotSupported = errors.New("not supported by this kernel")
 
-// Feature is a facility of the kernel.
+// ErrNotHere is what the error of a missing feature wraps that takes more than a kernel: see [Feature].Takes.
+var ErrNotHere = errors.New("not to be had in this process")
+
+// Feature is a facility that guise uses: of the kernel, or of a process on it.
 type Feature struct {
 	// Name is what the kernel calls it.
 	Name string
-	// Since is the first Linux that has it.
+	// Since is the first Linux that has it, "" where that is not what it depends on.
 	Since string
+	// Takes is what it takes besides that, "" if nothing.
+	Takes string
 	// Use is what guise does with it.
 	Use string
 	// Without is what is different where it is missing.
@@ -27,7 +35,7 @@ type Feature struct {
 	probe func() error
 }
 
-// The features, in the order of the Linux versions that brought them.
+// The features, in the order of the Linux versions that brought them, then what depends on the process alone.
 var (
 	PeerGroups = define("SO_PEERGROUPS", "4.13",
 		"the supplementary groups of a client",
@@ -37,6 +45,10 @@ var (
 		"the process of a client, for proving its changes and for looking at a root client",
 		"tracking is static; root clients are not acted for",
 		func() error { _, err := peerPidfd(); return err })
+	ProcessEvents = defineHere("process connector", "6.6", "the initial network, pid and user namespaces",
+		"noticing at once that this process has changed its ids, for servers that follow it",
+		"a client's own id changes are noticed by a look every 10 ms, and before each write",
+		procevents.Available)
 	Pidfs = define("pidfs", "6.9",
 		"telling one process from a later one with the same number",
 		"tracking is static",
@@ -45,10 +57,23 @@ var (
 		"keeping clients from sending descriptors that nobody asked for",
 		"a reader may have to wait while a client's descriptor is closed",
 		probePassRights)
+	// ScopesFollow is asked for in this process: the answer is that of [guise.CanFollow], which takes signal 34.
+	ScopesFollow = defineHere("following in scopes", "", "signal 34, amd64 or arm64, no musl, and uid and gid 4294967293 mapped",
+		"having scopes in progress follow their clients",
+		"scopes follow at the next entry",
+		func() error {
+			nobody, err := thread.Nobody(0)
+			if err != nil {
+				return err
+			}
+			return thread.CanFollow(nobody)
+		})
 )
 
 // All returns every feature.
-func All() []*Feature { return []*Feature{PeerGroups, PeerPIDFD, Pidfs, PassRights} }
+func All() []*Feature {
+	return []*Feature{PeerGroups, PeerPIDFD, ProcessEvents, Pidfs, PassRights, ScopesFollow}
+}
 
 // DynamicTracking returns nil if this kernel can prove a client's changes, and otherwise the error of the feature that is
 // missing.
@@ -63,13 +88,29 @@ func define(name, since, use, without string, probe func() error) *Feature {
 	return &Feature{Name: name, Since: since, Use: use, Without: without, probe: sync.OnceValue(probe)}
 }
 
-// Err returns nil if the feature is there. Otherwise the error wraps [ErrNotSupported] and names the Linux that has it; if the
-// probe itself failed, for want of descriptors for instance, it wraps what the kernel said. The answer is kept.
+// defineHere defines a feature that takes more than a kernel.
+func defineHere(name, since, takes, use, without string, probe func() error) *Feature {
+	f := define(name, since, use, without, probe)
+	f.Takes = takes
+	return f
+}
+
+// Err returns nil if the feature is there. Otherwise the error wraps [ErrNotSupported] and names the Linux that has it, or
+// [ErrNotHere] and says what it takes; if the probe itself failed, for want of descriptors for instance, it wraps what the kernel
+// said. The answer is kept.
 func (f *Feature) Err() error {
 	err := f.probe()
 	switch {
 	case err == nil:
 		return nil
+	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOMEM), errors.Is(err, unix.ENOBUFS):
+		return fmt.Errorf("%s: probing for it: %w", f.Name, err)
+	case f.Takes != "":
+		takes := f.Takes
+		if f.Since != "" {
+			takes = "Linux " + f.Since + ", " + takes
+		}
+		return fmt.Errorf("%s: %w: %w (it takes %s)", f.Name, ErrNotHere, err, takes)
 	case errors.Is(err, unix.ENOPROTOOPT), errors.Is(err, unix.ENOSYS), errors.Is(err, ErrNotSupported):
 		return fmt.Errorf("%s: %w: it takes Linux %s", f.Name, ErrNotSupported, f.Since)
 	}

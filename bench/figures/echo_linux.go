@@ -1,11 +1,9 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"path/filepath"
 	"strconv"
 
@@ -90,7 +88,7 @@ func measureEcho(args []string) error {
 			compare(fmt.Sprintf("%d B echo static : net.UnixConn, %s, %s", echoed, what, within), static, t[1], t[0], "µs"),
 			compare(fmt.Sprintf("%d B echo dynamic : net.UnixConn, %s, %s", echoed, what, within), dynamic, t[2], t[0], "µs"))
 	}
-	return json.NewEncoder(os.Stdout).Encode(rows)
+	return print(rows)
 }
 
 // startEcho listens on path and echoes what the one client sends, here or in a process of its own.

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -28,6 +29,14 @@ func main() {
 		"echo-server":   serveEcho,
 		"memory-server": serveIdle,
 		"memory-client": connectIdle,
+		"changer":       changer,
+		"hop":           hop,
+		"flooder":       flooder,
+		"following":     measureFollowing,
+		"flood":         measureFlood,
+		"unheard":       measureUnheard,
+		"idle-server":   idleServer,
+		"idle-client":   idleClient,
 	})
 	if err := run(); err != nil {
 		fatal(err)
@@ -51,23 +60,54 @@ func run() error {
 	if err := os.Chmod(dir, 0o711); err != nil {
 		return err
 	}
-	cpu, err := pin()
-	if err != nil {
-		return err
-	}
 	var kernel unix.Utsname
 	if err := unix.Uname(&kernel); err != nil {
 		return err
 	}
-	fmt.Printf("guise figures: Linux %s, %s, everything on CPU %d\n\n", unix.ByteSliceToString(kernel.Release[:]), runtime.Version(), cpu)
-
-	rows, err := measureAll(dir)
-	if err != nil {
-		return err
+	fmt.Printf("guise figures: Linux %s, %s, %d CPUs\n", unix.ByteSliceToString(kernel.Release[:]), runtime.Version(), runtime.NumCPU())
+	if wanted("following") {
+		fmt.Print("\nFollowing inside a scope, on two CPUs\n\n")
+		rows, err := measureAllFollowing(dir)
+		if err != nil {
+			return err
+		}
+		printTable(os.Stdout, rows)
 	}
-	printTable(os.Stdout, rows)
+	if wanted("switching") {
+		cpu, err := pin()
+		if err != nil {
+			return err
+		}
+		fmt.Printf("\nEntering, leaving and talking, everything on CPU %d\n\n", cpu)
+		rows, err := measureAll(dir)
+		if err != nil {
+			return err
+		}
+		printTable(os.Stdout, rows)
+	}
 	fmt.Print(notes)
 	return nil
+}
+
+// wanted reports whether a part is to be measured: all are, unless the arguments name some.
+func wanted(part string) bool { return len(os.Args) < 2 || slices.Contains(os.Args[1:], part) }
+
+// measureAllFollowing comes before anything is confined to one CPU.
+func measureAllFollowing(dir string) ([]row, error) {
+	var rows []row
+	for _, name := range []string{"following", "flood", "unheard"} {
+		roleDir := filepath.Join(dir, name)
+		if err := os.Mkdir(roleDir, 0o711); err != nil {
+			return nil, err
+		}
+		var found []row
+		if err := measureOn(&found, nil, nil, name, roleDir); err != nil {
+			return nil, err
+		}
+		rows = append(rows, found...)
+	}
+	idle, err := measureIdle(dir)
+	return append(rows, idle), err
 }
 
 const notes = `
@@ -138,7 +178,11 @@ var asService = &syscall.SysProcAttr{
 
 // measure starts a measuring process and takes in what it found.
 func measure(result any, attr *syscall.SysProcAttr, name string, args ...string) error {
-	p, err := role.Start(attr, []string{"GOMAXPROCS=1"}, name, args...)
+	return measureOn(result, attr, []string{"GOMAXPROCS=1"}, name, args...)
+}
+
+func measureOn(result any, attr *syscall.SysProcAttr, env []string, name string, args ...string) error {
+	p, err := role.Start(attr, env, name, args...)
 	if err != nil {
 		return err
 	}

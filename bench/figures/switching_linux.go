@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -56,7 +55,7 @@ func measureSwitching(args []string) error {
 		compare("RunAsClient dynamic : static, "+who, 1.15, followed, library, "µs"),
 		{What: "allocations per RunAsClient, " + who, AtMost: 0, Median: max(allocations(runAs(static)), allocations(runAs(dynamic)))},
 	}
-	return json.NewEncoder(os.Stdout).Encode(rows)
+	return print(rows)
 }
 
 // runAs is the library's side.

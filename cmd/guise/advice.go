@@ -21,6 +21,8 @@ func advice(command *cobra.Command, err error) string {
 		return "Start its server, or look at GUISE_DIR and XDG_RUNTIME_DIR if it runs already; guise check shows where pipes are."
 	case errors.Is(err, guise.ErrNobodyListens):
 		return "Start its server again; it replaces the socket that was left behind."
+	case errors.Is(err, guise.ErrNotWatched):
+		return "guise serve lets itself be watched unless it is told --no-watch or gets its socket from systemd; other programs set ListenConfig.Watch."
 	case errors.Is(err, guise.ErrBusy), errors.Is(err, announce.RefusedBusy):
 		return "Try again later, or with a longer --timeout."
 	case timedOut(err):
@@ -33,6 +35,8 @@ func advice(command *cobra.Command, err error) string {
 		return ""
 	case operation.Op == "listen":
 		return "Give a path in a directory of this user's own, or have systemd make the socket; guise check shows where names go."
+	case operation.Op == "watch":
+		return "Watch as one of these; guise whoami shows who this is."
 	case operation.Op == "dial":
 		return "See whether the socket's mode, its group and its directory let this user (guise whoami) in."
 	}

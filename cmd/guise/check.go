@@ -29,7 +29,8 @@ type report struct {
 type featureReport struct {
 	Name    string `json:"name"`
 	There   bool   `json:"there"`
-	Since   string `json:"since"`
+	Since   string `json:"since,omitempty"`
+	Takes   string `json:"takes,omitempty"`
 	Use     string `json:"use"`
 	Without string `json:"without"`
 	Error   string `json:"error,omitempty"`
@@ -42,11 +43,12 @@ func newCheckCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "check",
 		Short: "Show what this machine and this user have for guise",
-		Long: `Tries each facility of the kernel that guise uses and shows which are there, which Linux brought them and what that
-means; then what this user can do.
+		Long: `Tries each facility that guise uses and shows which are there, which Linux brought them and what that means; then what
+this user can do. Some take more than a kernel: where this process can't have them, in a container for instance, the reason is shown,
+and what guise does without.
 
 Exit status:
-  0  the kernel has everything
+  0  everything is there
   1  something is missing, or could not be tried
   2  the command line is wrong
 What this user may do has no part in it: calling pipes takes no privilege.`,
@@ -78,7 +80,7 @@ func check() (*report, error) {
 	}
 	r := &report{Kernel: features.Kernel(), User: self, DynamicTracking: features.DynamicTracking() == nil}
 	for _, f := range features.All() {
-		one := featureReport{Name: f.Name, Since: f.Since, Use: f.Use, Without: f.Without}
+		one := featureReport{Name: f.Name, Since: f.Since, Takes: f.Takes, Use: f.Use, Without: f.Without}
 		if err := f.Err(); err != nil {
 			one.Error = err.Error()
 		} else {
@@ -118,11 +120,14 @@ func (r *report) print(out io.Writer) error {
 	fmt.Fprintf(t, "Linux %s\n\n", r.Kernel)
 	fmt.Fprintln(t, "FEATURE\tTHERE\tSINCE\tWHAT THAT MEANS")
 	for _, f := range r.Features {
-		there, means := "yes", f.Use
+		there, since, means := "yes", f.Since, f.Use
+		if since == "" {
+			since = "-" // it is not a matter of the kernel's version
+		}
 		if !f.There {
 			there, means = "no", "without it: "+f.Without+" ("+f.Error+")"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", f.Name, there, f.Since, means)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", f.Name, there, since, means)
 	}
 	fmt.Fprintf(t, "\n%s\n\n", r.User)
 	fmt.Fprintln(t, "THIS USER CAN\t\tWHAT THAT MEANS")

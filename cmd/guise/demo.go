@@ -28,7 +28,8 @@ func newDemoCommand() *cobra.Command {
 		Short: "Show KB 101378 on this machine: static and dynamic tracking through a chain of servers",
 		Long: `Plays Microsoft's KB 101378 (Security Context Tracking During Impersonation) on this machine. A calls B through a pipe, B
 acts as A and calls C through another, and C acts as whom B acts as. A changes its ids, B reverts, A goes away; after
-each step the servers make a file and try to read everybody's private files, and what the kernel made of that is shown.
+each step the servers make a file and try to read everybody's private files, and what the kernel made of that is shown. At last
+A changes while B and C are in the middle of something, and their rights change under their feet.
 
 A, B and C are three processes with ids of their own, and then three goroutines of one process. None of them is root: B and C
 hold CAP_SETUID and CAP_SETGID and nothing else. The ids need no accounts. Nothing is left behind.
@@ -77,19 +78,23 @@ Whom a server acts as is shown by the kernel: whose a file is that it makes, and
 	for _, cast := range casts {
 		for _, v := range versions {
 			fmt.Fprintf(out, "\n%s\n%s\n\n", cast.title, v)
-			if err := play(claims, interrupted, cast, v); err != nil {
+			if err := play(claims, interrupted, cast, v, knowledgeBase); err != nil {
 				return err
 			}
 		}
+	}
+	cannotFollow := guise.CanFollow(0)
+	if err := live(claims, interrupted, casts, cannotFollow); err != nil {
+		return err
 	}
 	fmt.Fprintf(out, `
 What was shown
   static    whoever changes, reverts or goes away: a server acts as its client was when it opened the pipe
   dynamic   a server acts as its client is, through the chain; when B reverts, C sees B; when A has gone, its last context stands
-  always    nobody got at a file that was not its client's, and no server needed root
+%s  always    nobody got at a file that was not its client's, and no server needed root
 
 %d claims, each compared with what the kernel did: %d were as claimed, %d were not.
-`, claims.all, claims.all-claims.wrong, claims.wrong)
+`, liveSummary(cannotFollow), claims.all, claims.all-claims.wrong, claims.wrong)
 	if claims.wrong > 0 {
 		return errNotAsClaimed
 	}

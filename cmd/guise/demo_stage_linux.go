@@ -3,12 +3,10 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/guise-project/guise/internal/actor"
 	"github.com/guise-project/guise/token"
@@ -46,12 +44,6 @@ func casts(processes, threads bool) []cast {
 		chosen = append(chosen, cast{"A, B and C are three goroutines of one process", actor.Goroutine})
 	}
 	return chosen
-}
-
-// claims counts what was claimed, and what the kernel showed otherwise.
-type claims struct {
-	out        io.Writer
-	all, wrong int
 }
 
 // demoStage is the directory that a play happens in, and who is on it.
@@ -144,76 +136,13 @@ func (s *demoStage) leaveStage(p *player) error {
 	return p.Stop()
 }
 
-func (p *player) does(o actor.Order) {
+func (p *player) does(o actor.Order) actor.Answer {
 	if p.err != nil {
-		return
+		return actor.Answer{}
 	}
-	if _, err := p.Do(o); err != nil {
+	a, err := p.Do(o)
+	if err != nil {
 		p.err = fmt.Errorf("%s was to %s: %w", p.person, o.Act, err)
 	}
-}
-
-// narrate prints one step of the timeline.
-func (s *demoStage) narrate(format string, args ...any) {
-	fmt.Fprintln(s.out, strings.TrimRight(fmt.Sprintf("  "+format, args...), " "))
-}
-
-// prove has a server, which is in a scope, make a file and try to read everybody's private file, and compares what the kernel
-// made of it with the claim that it acts as want. Nothing that the server says of itself counts.
-func (s *demoStage) prove(p *player, want person, why string) {
-	if p.err != nil {
-		return
-	}
-	s.files++
-	path := filepath.Join(s.dir, "made", fmt.Sprintf("%s-%d", p.person.name, s.files))
-	if _, err := p.Do(actor.Order{Act: actor.Create, Path: path}); err != nil {
-		p.err = fmt.Errorf("%s was to make a file: %w", p.person, err)
-		return
-	}
-	owner := actor.IDs{}
-	var err error
-	if owner.UID, owner.GID, err = fileIDs(path); err != nil {
-		p.err = err
-		return
-	}
-	var opened, denied []string
-	right := owner.UID == want.ids.UID && owner.GID == want.ids.GID
-	for _, other := range people {
-		_, err := p.Do(actor.Order{Act: actor.Open, Path: s.private(other)})
-		switch {
-		case err == nil:
-			opened = append(opened, other.name)
-		case errors.Is(err, fs.ErrPermission):
-			denied = append(denied, other.name)
-		default:
-			p.err = err
-			return
-		}
-		right = right && (err == nil) == (other.name == want.name)
-	}
-	s.all++
-	verdict := "as claimed"
-	if !right {
-		s.wrong++
-		verdict = "NOT AS CLAIMED"
-	}
-	s.narrate("    %s acts as %-10s %s", p.person.name, want, why)
-	s.narrate("        its new file belongs to %s; of the private files it could open %s, not %s   %s",
-		nameOf(owner), list(opened), list(denied), verdict)
-}
-
-// list names whose files are meant.
-func list(names []string) string {
-	if len(names) == 0 {
-		return "nobody's"
-	}
-	return strings.Join(names, "'s, ") + "'s"
-}
-
-func nameOf(ids actor.IDs) string {
-	i := slices.IndexFunc(people, func(p person) bool { return p.ids.UID == ids.UID && p.ids.GID == ids.GID })
-	if i < 0 {
-		return fmt.Sprintf("uid %d, gid %d", ids.UID, ids.GID)
-	}
-	return people[i].String()
+	return a
 }

@@ -49,6 +49,7 @@ $XDG_RUNTIME_DIR/guise/pipe (a user's own); GUISE_DIR replaces both. A NAME with
 		newDemoCommand(),
 		newServeCommand(),
 		newCallCommand(),
+		newWatchCommand(),
 		newWhoamiCommand(),
 		newCheckCommand(),
 	)

@@ -25,6 +25,7 @@ type server struct {
 	message  bool
 	mode     modeFlag
 	tracking trackingFlag
+	noWatch  bool
 
 	libraryLog *slog.Logger // names the pipe by itself
 	log        *slog.Logger
@@ -80,6 +81,7 @@ Exit status:
 	flags.BoolVar(&s.message, "message", false, "a pipe of messages instead of bytes")
 	flags.Var(&s.mode, "mode", "who may connect: the socket's mode, in octal (unstated: 0666, everybody)")
 	flags.Var(&s.tracking, "tracking", "static or dynamic, for clients that state none (unstated: static)")
+	flags.BoolVar(&s.noWatch, "no-watch", false, "let nobody watch the connections; else root and this user can, with guise watch")
 	return command
 }
 
@@ -131,6 +133,7 @@ func (s *server) config() *guise.ListenConfig {
 	return &guise.ListenConfig{
 		Mode: fs.FileMode(s.mode), Message: s.message, Tracking: guise.Tracking(s.tracking), Logger: s.libraryLog,
 		Level: guise.Impersonation, // or there is nobody to run the command as
+		Watch: !s.noWatch,
 	}
 }
 

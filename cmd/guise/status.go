@@ -39,7 +39,7 @@ func exitStatus(err error) int {
 	switch {
 	case errors.As(err, &usage), errors.Is(err, guise.ErrBadName):
 		return statusUsage
-	case errors.Is(err, guise.ErrNoPipe), errors.Is(err, guise.ErrNobodyListens):
+	case errors.Is(err, guise.ErrNoPipe), errors.Is(err, guise.ErrNobodyListens), errors.Is(err, guise.ErrNotWatched):
 		return statusNoPipe
 	case errors.Is(err, guise.ErrBusy), errors.Is(err, announce.RefusedBusy), timedOut(err):
 		return statusBusy
@@ -62,7 +62,7 @@ func refused(err error) bool {
 		return true
 	}
 	var operation *guise.OpError
-	if !errors.As(err, &operation) || operation.Op != "dial" {
+	if !errors.As(err, &operation) || operation.Op != "dial" && operation.Op != "watch" {
 		return false
 	}
 	return errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET)

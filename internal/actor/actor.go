@@ -6,8 +6,10 @@ package actor
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/guise-project/guise"
+	"github.com/guise-project/guise/token"
 )
 
 // IDs are what an actor is, or becomes.
@@ -27,16 +29,22 @@ const (
 	Dial   Act = "dial"   // Pipe, Conn, QoS: opens a pipe
 	Write  Act = "write"  // Conn, Text: one write
 	Read   Act = "read"   // Conn: one read; answers Text
+	Client Act = "client" // Conn: answers Context, of the connection's client as it is now
 	Enter  Act = "enter"  // Conn: enters a scope of the connection's client, until Leave
 	RunAs  Act = "run as" // IDs: enters a scope of a token of those ids, until Leave
+	Token  Act = "token"  // answers Context and Via, of the scope entered last as it is now
 	Leave  Act = "leave"  // leaves the scope entered last
-	Become Act = "become" // IDs: changes its own ids and groups
+	Become Act = "become" // IDs: changes its own ids and groups; answers At, before the last step
 	Enable Act = "enable" // Capabilities: makes these the effective ones of its thread
 	Create Act = "create" // Path: makes a file; answers Owner
 	Open   Act = "open"   // Path: opens a file for reading
 	Who    Act = "who"    // answers Shown, of its thread
 	State  Act = "state"  // Conn: answers QoS
 	Close  Act = "close"  // Conn
+
+	// Watch is answered at once. Then the actor sleeps until its thread is somebody else, and takes its next order after that.
+	Watch   Act = "watch"   // IDs, Patience: until the thread has that uid, or patience is at an end
+	Watched Act = "watched" // answers At, of when the last watch saw it; 0 if it did not
 )
 
 // Order is what an actor is told.
@@ -51,16 +59,20 @@ type Order struct {
 	Message      bool
 	IDs          IDs
 	Capabilities uint64
+	Patience     time.Duration `json:",omitempty"`
 }
 
 // Answer is what came of an order.
 type Answer struct {
-	Error string   `json:",omitempty"`
-	Kinds []string `json:",omitempty"` // of the error: see Is
-	Text  string   `json:",omitempty"`
-	Owner IDs      // of a created file, as fstat(2) shows it
-	Shown Shown
-	QoS   guise.QoS
+	Error   string   `json:",omitempty"`
+	Kinds   []string `json:",omitempty"` // of the error: see Is
+	Text    string   `json:",omitempty"`
+	Owner   IDs      // of a created file, as fstat(2) shows it
+	Shown   Shown
+	QoS     guise.QoS
+	Context IDs         // as guise has it
+	Via     []token.Hop `json:",omitempty"`
+	At      int64       `json:",omitempty"` // nanoseconds of CLOCK_MONOTONIC, which all processes of a machine share
 }
 
 // Shown is what /proc shows of a thread.
@@ -112,6 +124,8 @@ type Actor interface {
 	// Do has the order carried out and returns what came of it. The error is the order's, or says that the actor
 	// can't be reached.
 	Do(Order) (Answer, error)
+	// PID is the process that it is, or is part of.
+	PID() int
 	// Stop ends the actor and waits until it has gone, with its connections.
 	Stop() error
 }

@@ -3,6 +3,7 @@ package actor
 import (
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"slices"
 	"syscall"
@@ -32,8 +33,8 @@ func Goroutine(ids IDs, capabilities ...uintptr) (Actor, error) {
 	go func() {
 		defer close(g.ended)
 		runtime.LockOSThread() // for good: the thread ends with the goroutine
-		change := func(ids IDs) error { return changeThread(ids, set) }
-		err := change(ids)
+		change := func(ids IDs) (int64, error) { return changeThread(ids, set) }
+		_, err := change(ids)
 		ready <- err
 		if err == nil {
 			p := newPerformance(g, change, enable)
@@ -64,6 +65,8 @@ func (g *goroutine) Do(o Order) (Answer, error) {
 	return a, a.Err()
 }
 
+func (g *goroutine) PID() int { return os.Getpid() }
+
 // Stop ends the actor. A scope that it is in is left.
 func (g *goroutine) Stop() error {
 	close(g.told)
@@ -77,23 +80,25 @@ func (g *goroutine) Stop() error {
 }
 
 // changeThread changes the calling thread's effective ids and its groups, and leaves it the capabilities that belong to them.
-func changeThread(ids IDs, capabilities token.CapSet) error {
+// It returns the moment before the uid was changed.
+func changeThread(ids IDs, capabilities token.CapSet) (at int64, err error) {
 	if err := enable(token.AllCaps); err != nil {
-		return fmt.Errorf("raising the capabilities: %w", err)
+		return 0, fmt.Errorf("raising the capabilities: %w", err)
 	}
 	const unchanged = ^uintptr(0)
 	groups := slices.Clone(ids.Groups)
 	if _, _, e := syscall.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(groups)), uintptr(unsafe.Pointer(unsafe.SliceData(groups))), 0); e != 0 {
-		return fmt.Errorf("setgroups: %w", e)
+		return 0, fmt.Errorf("setgroups: %w", e)
 	}
 	if _, _, e := syscall.RawSyscall(unix.SYS_SETRESGID, unchanged, uintptr(ids.GID), unchanged); e != 0 {
-		return fmt.Errorf("setresgid: %w", e)
+		return 0, fmt.Errorf("setresgid: %w", e)
 	}
+	at = now()
 	if _, _, e := syscall.RawSyscall(unix.SYS_SETRESUID, unchanged, uintptr(ids.UID), unchanged); e != 0 {
-		return fmt.Errorf("setresuid: %w", e)
+		return 0, fmt.Errorf("setresuid: %w", e)
 	}
 	if ids.UID == 0 {
-		return nil
+		return at, nil
 	}
-	return enable(capabilities)
+	return at, enable(capabilities)
 }

@@ -35,14 +35,16 @@ var kinds = map[string]error{
 // performance is what an actor has on its hands. It runs on one goroutine, locked to its thread.
 type performance struct {
 	orders
-	change    func(IDs) error          // changes its own ids
+	change    func(IDs) (int64, error) // changes its own ids
 	enable    func(token.CapSet) error // and effective capabilities
 	listeners map[string]*guise.Listener
 	conns     map[string]*guise.Conn
-	depth     int // of scopes
+	depth     int          // of scopes
+	scope     *guise.Scope // the innermost, nil if none
+	saw       int64        // when the last watch saw what it watched for
 }
 
-func newPerformance(o orders, change func(IDs) error, enable func(token.CapSet) error) *performance {
+func newPerformance(o orders, change func(IDs) (int64, error), enable func(token.CapSet) error) *performance {
 	return &performance{orders: o, change: change, enable: enable, listeners: map[string]*guise.Listener{}, conns: map[string]*guise.Conn{}}
 }
 
@@ -74,6 +76,9 @@ func (p *performance) play() {
 				continue
 			}
 			p.enter(func(fn func(*guise.Scope) error) error { return guise.RunAs(t, fn) })
+		case Watch:
+			p.answer(Answer{})
+			p.saw = watch(o.IDs.UID, o.Patience)
 		default:
 			a, err := p.do(o)
 			if err != nil {
@@ -88,10 +93,11 @@ func (p *performance) play() {
 
 func (p *performance) enter(run func(func(*guise.Scope) error) error) {
 	entered := false
-	err := run(func(*guise.Scope) error {
+	err := run(func(s *guise.Scope) error {
 		entered = true
-		p.depth++
-		defer func() { p.depth-- }()
+		outer := p.scope
+		p.depth, p.scope = p.depth+1, s
+		defer func() { p.depth, p.scope = p.depth-1, outer }()
 		p.answer(Answer{})
 		p.play()
 		return nil
@@ -135,7 +141,8 @@ func (p *performance) do(o Order) (Answer, error) {
 		}
 		return Answer{}, err
 	case Become:
-		return Answer{}, p.change(o.IDs)
+		at, err := p.change(o.IDs)
+		return Answer{At: at}, err
 	case Enable:
 		if p.depth > 0 {
 			return Answer{}, enable(token.CapSet(o.Capabilities)) // what it wears is its thread's alone
@@ -151,6 +158,14 @@ func (p *performance) do(o Order) (Answer, error) {
 		return Answer{}, f.Close()
 	case Who:
 		return show()
+	case Watched:
+		return Answer{At: p.saw}, nil
+	case Token:
+		if p.scope == nil {
+			return Answer{}, errors.New("this actor is in no scope, and has no token")
+		}
+		t := p.scope.Token()
+		return Answer{Context: idsOf(t), Via: t.Via()}, nil
 	}
 	c, err := p.conn(o)
 	if err != nil {
@@ -164,6 +179,12 @@ func (p *performance) do(o Order) (Answer, error) {
 		buf := make([]byte, 4096)
 		n, err := c.Read(buf)
 		return Answer{Text: string(buf[:n])}, err
+	case Client:
+		t, err := c.Client()
+		if err != nil {
+			return Answer{}, err
+		}
+		return Answer{Context: idsOf(t)}, nil
 	case State:
 		return Answer{QoS: c.QoS()}, nil
 	case Close:
@@ -234,6 +255,8 @@ func show() (Answer, error) {
 	}
 	return Answer{Shown: s}, err
 }
+
+func idsOf(t *token.Token) IDs { return IDs{UID: t.UID(), GID: t.GID(), Groups: t.Groups()} }
 
 func number(s string) uint32 {
 	n, err := strconv.ParseUint(s, 10, 32)

@@ -75,23 +75,25 @@ func (s *script) answer(a Answer) {
 	}
 }
 
-// changeProcess changes the ids of every thread, so that no thread of the process is anybody else.
-func changeProcess(ids IDs) error {
+// changeProcess changes the ids of every thread, so that no thread of the process is anybody else. It returns the moment before the uid
+// was changed.
+func changeProcess(ids IDs) (at int64, err error) {
 	groups := make([]int, len(ids.Groups))
 	for i, g := range ids.Groups {
 		groups[i] = int(g)
 	}
 	if err := syscall.Setgroups(groups); err != nil {
-		return fmt.Errorf("setgroups: %w", err)
+		return 0, fmt.Errorf("setgroups: %w", err)
 	}
 	g, u := int(ids.GID), int(ids.UID)
 	if err := syscall.Setresgid(g, g, g); err != nil {
-		return fmt.Errorf("setresgid: %w", err)
+		return 0, fmt.Errorf("setresgid: %w", err)
 	}
+	at = now()
 	if err := syscall.Setresuid(u, u, u); err != nil {
-		return fmt.Errorf("setresuid: %w", err)
+		return 0, fmt.Errorf("setresuid: %w", err)
 	}
-	return nil
+	return at, nil
 }
 
 // process is an actor in a process of its own.
@@ -142,6 +144,8 @@ func (p *process) Do(o Order) (Answer, error) {
 	}
 	return a, a.Err()
 }
+
+func (p *process) PID() int { return p.cmd.Process.Pid }
 
 func (p *process) Stop() error {
 	p.orders.Close() // it is between two orders, and ends when no more come

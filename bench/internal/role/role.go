@@ -9,7 +9,10 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // Role is the main function of a process in a role. It ends when its standard input does, so that none outlives who started it.
@@ -35,8 +38,9 @@ func AwaitEnd() { io.Copy(io.Discard, os.Stdin) }
 // Process is a running role.
 type Process struct {
 	cmd   *exec.Cmd
-	stdin io.Closer
+	stdin io.WriteCloser
 	lines *bufio.Reader
+	ended atomic.Bool
 }
 
 // Start starts this executable in a role; attr may be nil. The environment is this process's and env.
@@ -57,7 +61,7 @@ func Start(attr *syscall.SysProcAttr, env []string, name string, args ...string)
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting the %s: %w", name, err)
 	}
-	return &Process{cmd, stdin, bufio.NewReader(stdout)}, nil
+	return &Process{cmd: cmd, stdin: stdin, lines: bufio.NewReader(stdout)}, nil
 }
 
 // Line waits for the next line that the process prints.
@@ -69,8 +73,29 @@ func (p *Process) Line() (string, error) {
 	return strings.TrimSuffix(line, "\n"), nil
 }
 
+// Write writes to the process's standard input.
+func (p *Process) Write(b []byte) (int, error) { return p.stdin.Write(b) }
+
+// PID returns the process's id.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// Signal sends the process a signal.
+func (p *Process) Signal(signal os.Signal) error { return p.cmd.Process.Signal(signal) }
+
+// Ended reports whether the process has ended, before Stop or by it.
+func (p *Process) Ended() bool {
+	if p.ended.Load() {
+		return true
+	}
+	var info unix.Siginfo
+	err := unix.Waitid(unix.P_PID, p.PID(), &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
+	return err != nil || info.Signo != 0
+}
+
 // Stop ends the process and waits for it.
 func (p *Process) Stop() error {
 	p.stdin.Close()
-	return p.cmd.Wait()
+	err := p.cmd.Wait()
+	p.ended.Store(true)
+	return err
 }

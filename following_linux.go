@@ -1,0 +1,276 @@
+package guise
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/guise-project/guise/announce"
+	"github.com/guise-project/guise/internal/readiness"
+	"github.com/guise-project/guise/token"
+)
+
+// following is a dynamic connection's place in what its client says. The serverEnd's mu guards it, but for what only Read uses.
+type following struct {
+	channel *announce.Receiver    // nil once the client has closed it
+	watched *readiness.Watch      // of the channel
+	at      uint64                // bytes (messages) that have been returned by read
+	latest  uint64                // the place that was announced last
+	waiting []*announce.Announced // in order: received, and their place not reached
+	behind  bool                  // more may have been in the kernel's queue when the last read returned
+	placed  *announce.Announced   // whose place was reached last, at first that of the open
+	current *announce.Announced   // what the current context is of; only its proof is kept
+	between []*announce.Announced // of each source the last that came between writes
+	scopes  []*Scope              // in progress
+
+	held []byte // of Read: read from the socket, but written under a context that is not current yet
+}
+
+// mostWaiting is how many announcements are taken off the channel before their place among the data is reached. More stay in
+// the kernel's queue, whose length the sender pays for.
+const mostWaiting = 64
+
+// changesInterval is the interval in which a client's first changes ([readiness.Burst]) are taken in at once. One that changes as fast
+// as it can must not take the others' time.
+const changesInterval = 10 * time.Millisecond
+
+// newFollowing begins to follow a client that opened with a context of source.
+func (s *serverEnd) newFollowing(c *Conn, channel *announce.Receiver, source uint64) (*following, error) {
+	opened := &announce.Announced{Token: s.known.current, Source: source}
+	f := &following{channel: channel, placed: opened, current: opened}
+	var err error
+	f.watched, err = readiness.Add(channel.Descriptor(), changesInterval, func() { s.hear(c) })
+	return f, err
+}
+
+// hear takes in one announcement when one has come. It runs on the watching goroutine.
+func (s *serverEnd) hear(c *Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := s.known.following
+	switch {
+	case s.known.lost != nil || f.channel == nil:
+	case len(f.waiting) >= mostWaiting:
+		f.behind = true
+		f.watched.Suspend() // until Read gets on
+	default:
+		if _, err := s.takeIn(c); err != nil {
+			_ = s.loseLocked(c, err)
+		}
+	}
+}
+
+// takeIn receives one announcement and has it take effect where it does so at once:
+//
+//   - scopes in progress that were entered for its source follow;
+//   - one that came between writes is in force for its source from now on;
+//   - one that goes with a write waits for its place among the data, unless it is of the source of what was read last: a server acts
+//     as its client is now. What was announced before that read returned waits all the same, so what was read is acted on as
+//     who wrote it.
+//
+// s.mu is held.
+func (s *serverEnd) takeIn(c *Conn) (bool, error) {
+	f := s.known.following
+	if f.channel == nil {
+		return false, nil
+	}
+	a, err := f.channel.Next()
+	if err == io.EOF {
+		f.stopListening()
+		return false, nil
+	}
+	if err != nil || a == nil {
+		return false, err
+	}
+	s.asStated(c, a)
+	defer func() {
+		if a != f.current {
+			a.Proof.Release()
+			a.Proof = nil
+		}
+	}()
+	switch {
+	case a.Now:
+		f.takeBetween(a)
+		if a.Source == f.current.Source {
+			s.makeCurrent(a)
+		}
+	case a.At < f.latest:
+		return false, fmt.Errorf("%w: a context is to begin at %d, after one that begins at %d", announce.ErrProtocol, a.At, f.latest)
+	case a.At < f.at:
+		return false, fmt.Errorf("%w: a context is to begin at %d, where %d has been read already", announce.ErrProtocol, a.At, f.at)
+	default:
+		f.latest = a.At
+		f.waiting = append(f.waiting, a)
+		if !f.behind && a.Source == f.current.Source {
+			s.makeCurrent(a)
+		}
+	}
+	for _, scope := range f.scopes {
+		if scope.source == a.Source {
+			scope.follow(a.Token, a.Proof)
+		}
+	}
+	s.observeFollowed(a)
+	return true, nil
+}
+
+// asStated limits what was announced to what the client and the listener have stated, and notes which way it came.
+func (s *serverEnd) asStated(c *Conn, a *announce.Announced) {
+	if a.Token == nil {
+		return
+	}
+	k := s.known
+	a.Token = a.Token.Restrict(token.Statement{
+		Level: k.qos.Level, EffectiveOnly: k.qos.EffectiveOnly, Capabilities: token.AllCapabilities,
+	})
+	if s.listener.config.AllowForeignRoot {
+		a.Token = a.Token.AllowForeignRoot()
+	}
+	a.Token = a.Token.Through(s.way(c, a.Way))
+}
+
+// way returns the way of a context that came to the client as before says, with the client at its end; nil if it is the
+// client's own.
+func (s *serverEnd) way(c *Conn, before announce.Way) []token.Hop {
+	if before == nil {
+		return nil
+	}
+	return append(slices.Clone(before), s.client(c))
+}
+
+// client returns the client's process.
+func (s *serverEnd) client(c *Conn) token.Hop {
+	hop := s.hop.Load()
+	if hop == nil {
+		hop = new(token.Hop)
+		control(c.socket, func(fd int) { *hop = token.HopOf(fd) })
+		s.hop.Store(hop)
+	}
+	return *hop
+}
+
+// takeBetween keeps a as the last of its source, if anything may be acted on for that source without a further announcement.
+func (f *following) takeBetween(a *announce.Announced) {
+	f.between = slices.DeleteFunc(f.between, func(b *announce.Announced) bool { return b.Source == a.Source || !f.counts(b.Source) })
+	if f.counts(a.Source) {
+		f.between = append(f.between, a)
+	}
+}
+
+// counts reports whether a source is that of what was read last, or of what waits to be.
+func (f *following) counts(source uint64) bool {
+	of := func(a *announce.Announced) bool { return a.Source == source }
+	return of(f.placed) || of(f.current) || slices.ContainsFunc(f.waiting, of)
+}
+
+// stopListening is what follows when the client has closed its end, or the connection ends.
+func (f *following) stopListening() {
+	if f.channel == nil {
+		return
+	}
+	f.watched.Remove()
+	f.channel.Close()
+	f.channel = nil
+}
+
+// end lets go of everything.
+func (f *following) end() {
+	f.stopListening()
+	f.current.Proof.Release()
+	f.current.Proof = nil
+}
+
+// follow makes the context current that what comes next was written under, and moves on by as many of the next n bytes or
+// messages as it holds for, at least one, which it returns.
+func (s *serverEnd) follow(c *Conn, n uint64) (uint64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.known.lost != nil {
+		return 0, s.known.lost
+	}
+	f := s.known.following
+	if s.known.qos.Tracking == Static {
+		return n, nil // frozen
+	}
+	for {
+		if err := s.takeOff(c); err != nil {
+			return 0, s.loseLocked(c, err)
+		}
+		for len(f.waiting) > 0 && f.waiting[0].At <= f.at {
+			f.placed = f.waiting[0]
+			f.waiting = slices.Delete(f.waiting, 0, 1)
+		}
+		if len(f.waiting) > 0 || !f.behind {
+			break
+		}
+	}
+	s.makeCurrent(f.since(f.placed))
+	if len(f.waiting) > 0 {
+		n = min(n, f.waiting[0].At-f.at)
+	}
+	f.at += n
+	return n, nil
+}
+
+// since returns what the source of a has announced between writes after a, a itself if it has not.
+func (f *following) since(a *announce.Announced) *announce.Announced {
+	for _, b := range f.between {
+		if b.Source == a.Source && b.Sequence > a.Sequence {
+			return b
+		}
+	}
+	return a
+}
+
+// takeOff takes announcements off the channel.
+func (s *serverEnd) takeOff(c *Conn) error {
+	f := s.known.following
+	for len(f.waiting) < mostWaiting {
+		got, err := s.takeIn(c)
+		if err != nil {
+			return err
+		}
+		if !got {
+			if f.behind {
+				f.behind = false
+				f.watched.Resume()
+			}
+			return nil
+		}
+	}
+	f.behind = true
+	return nil
+}
+
+// makeCurrent makes an announced context the client's. s.mu is held.
+func (s *serverEnd) makeCurrent(a *announce.Announced) {
+	if f := s.known.following; f.current != a {
+		f.current.Proof.Release()
+		f.current.Proof = nil
+		f.current = a
+		s.known.current = a.Token
+		s.observe(WatchChanged)
+	}
+}
+
+var errLostOnTheWay = fmt.Errorf("%w: a process on its way broke the protocol", ErrContextLost)
+
+// catchUp makes what the client has announced since the last read the current context: see takeIn. s.mu is held.
+func (s *serverEnd) catchUp(c *Conn) error {
+	f := s.known.following
+	if err := s.takeOff(c); err != nil {
+		return s.loseLocked(c, err)
+	}
+	k := s.known
+	if k.current != nil && k.current.UID() == 0 {
+		// A root client's capabilities are looked at each time.
+		if p := f.current.Proof; p != nil {
+			k.current = p.LookAgain(k.current)
+		} else {
+			control(c.socket, func(fd int) { k.current = k.current.LookAgain(fd) })
+		}
+	}
+	return nil
+}
