@@ -679,10 +679,10 @@ func TestClientHearsItsRefusalWhateverCameBefore(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			c.server.mu.Unlock()
 			if _, err := client.socket.Write([]byte("x")); err != nil {
 				t.Fatal(err)
 			}
+			c.server.mu.Unlock()
 			if _, err := c.Read(make([]byte, 1)); !errors.Is(err, ErrContextLost) {
 				t.Fatalf("the server's Read: %v", err)
 			}

@@ -31,16 +31,16 @@ type following struct {
 // the kernel's queue, whose length the sender pays for.
 const mostWaiting = 64
 
-// changesInterval is the interval in which a client's first changes ([readiness.Burst]) are taken in at once. One that changes as fast
-// as it can must not take the others' time.
-const changesInterval = 10 * time.Millisecond
+// changesLimit is how many changes of a client are taken in at once. One that changes as fast as it can must not take the others' time.
+// A change may come in several: groups, gid, uid.
+var changesLimit = readiness.Limit{Times: 8, Interval: 10 * time.Millisecond}
 
 // newFollowing begins to follow a client that opened with a context of source.
 func (s *serverEnd) newFollowing(c *Conn, channel *announce.Receiver, source uint64) (*following, error) {
 	opened := &announce.Announced{Token: s.known.current, Source: source}
 	f := &following{channel: channel, placed: opened, current: opened}
 	var err error
-	f.watched, err = readiness.Add(channel.Descriptor(), changesInterval, func() { s.hear(c) })
+	f.watched, err = readiness.Add(channel.Descriptor(), changesLimit, func() { s.hear(c) })
 	return f, err
 }
 
@@ -48,6 +48,8 @@ func (s *serverEnd) newFollowing(c *Conn, channel *announce.Receiver, source uin
 func (s *serverEnd) hear(c *Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.hearing = true
+	defer func() { s.hearing = false }()
 	f := s.known.following
 	switch {
 	case s.known.lost != nil || f.channel == nil:
@@ -144,8 +146,13 @@ func (s *serverEnd) way(c *Conn, before announce.Way) []token.Hop {
 func (s *serverEnd) client(c *Conn) token.Hop {
 	hop := s.hop.Load()
 	if hop == nil {
-		hop = new(token.Hop)
-		control(c.socket, func(fd int) { *hop = token.HopOf(fd) })
+		control(c.socket, func(fd int) {
+			seen := token.HopOf(fd)
+			hop = &seen
+		})
+		if hop == nil { // the server has closed the connection
+			return token.UnknownHop
+		}
 		s.hop.Store(hop)
 	}
 	return *hop

@@ -53,7 +53,9 @@ func (p *program) ends() (said string, status syscall.WaitStatus, err error) {
 	p.read.SetReadDeadline(time.Now().Add(patience))
 	b, err := io.ReadAll(p.said)
 	if err != nil {
-		syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+		killed := make(chan error)
+		go func() { killed <- syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) }() // as the server
+		err = errors.Join(err, <-killed)
 	}
 	waitErr := p.cmd.Wait()
 	if exit := (*exec.ExitError)(nil); waitErr != nil && !errors.As(waitErr, &exit) {

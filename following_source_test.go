@@ -59,6 +59,7 @@ func TestScopeFollowsOnlyTheSourceItWasEnteredFor(t *testing.T) {
 			b.become(bob2)
 			forB.becomes("B's scope:", bob2)
 			first.stays("after B has changed, the scope for A:", alice)
+			inside(t, server, func(*guise.Scope) { is(t, "in a scope that is entered before B's data was read", alice) })
 			a.become(alice2)
 			first.becomes("after A has changed, with B's data unread, the scope for A:", alice2)
 			reads(t, server)

@@ -52,7 +52,8 @@ type ListenConfig struct {
 	// with ~watch at its end, of mode 0600. A listener on a socket that somebody else made has none, and the log says so.
 	// Connections have to be closed then: what is watched is not collected.
 	Watch bool
-	// Logger hears of clients that were turned away or broke the protocol; nil means nobody does.
+	// Logger hears of clients that were turned away or broke the protocol; nil means nobody does. It must not use the connections
+	// that it hears of.
 	Logger *slog.Logger
 }
 

@@ -30,9 +30,10 @@ type processWatch struct {
 
 // speaker is a thread that has a connection's end speak for the process.
 type speaker struct {
-	ends  map[*clientEnd]struct{}
-	seen  *announce.Look // what all of them have announced; nil if that may not be so
-	spoke uint64         // another number each time that one of them announces something by itself
+	thread *announce.Thread // nil if it has ended, or could not be opened
+	ends   map[*clientEnd]struct{}
+	seen   *announce.Look // what all of them have announced; nil if that may not be so
+	spoke  uint64         // another number each time that one of them announces something by itself
 }
 
 const (
@@ -40,10 +41,11 @@ const (
 	lookEvery = 10 * time.Millisecond
 	// checkEvery is how often although there is one: anybody on the machine may silence it, and it does not tell of groups.
 	checkEvery = time.Second
-	// eventsInterval is the interval in which the first events ([readiness.Burst] times) are looked into at once. The scopes of a
-	// server that is a client too make events, and what they are of no interest for is not known before.
-	eventsInterval = 2 * time.Millisecond
 )
+
+// eventsLimit is how often events are looked into at once. The scopes of a server that is a client too make events, and that they are
+// of no interest is not known before.
+var eventsLimit = readiness.Limit{Times: 16, Interval: 2 * time.Millisecond}
 
 // followProcess has an end told of changes of a thread of this process, and of no other.
 func followProcess(e *clientEnd, old, tid int32) {
@@ -57,6 +59,7 @@ func followProcess(e *clientEnd, old, tid int32) {
 	s := p.threads[tid]
 	if s == nil {
 		s = &speaker{ends: make(map[*clientEnd]struct{})}
+		s.open(tid)
 		p.threads[tid] = s
 	}
 	s.ends[e] = struct{}{}
@@ -65,6 +68,13 @@ func followProcess(e *clientEnd, old, tid int32) {
 	s.spoke = p.spoken
 	if p.timer == nil {
 		p.start()
+	}
+}
+
+// open has the thread ready to be looked at, if it is there.
+func (s *speaker) open(tid int32) {
+	if t, err := announce.OpenThread(tid); err == nil {
+		s.thread = t
 	}
 }
 
@@ -85,6 +95,9 @@ func (p *processWatch) remove(e *clientEnd, tid int32) {
 		delete(s.ends, e)
 		if len(s.ends) == 0 {
 			delete(p.threads, tid)
+			if s.thread != nil {
+				s.thread.Close()
+			}
 		}
 	}
 }
@@ -93,7 +106,7 @@ func (p *processWatch) remove(e *clientEnd, tid int32) {
 func (p *processWatch) start() {
 	if procevents.Available() == nil {
 		if l, err := procevents.Listen(); err == nil {
-			if p.watched, err = readiness.Add(l.Descriptor(), eventsInterval, p.hear); err == nil {
+			if p.watched, err = readiness.Add(l.Descriptor(), eventsLimit, p.hear); err == nil {
 				p.listener = l
 			} else {
 				l.Close()
@@ -192,23 +205,33 @@ func (p *processWatch) look(tid int32) (isNew bool) {
 		return false
 	}
 	spoke := s.spoke
+	if s.thread == nil {
+		s.open(tid)
+	}
+	t := s.thread
 	p.mu.Unlock()
-	var seen announce.Look
-	if !lookAt(tid, &seen) {
+	if t == nil {
 		return false
 	}
-	ends := p.untold(tid, &seen)
+	seen := new(announce.Look)
+	if ok, err := lookAt(t, tid, seen); !ok {
+		if err != nil { // it has ended: the last context stands, until another of that number speaks
+			p.forget(tid, t)
+		}
+		return false
+	}
+	ends := p.untold(tid, seen)
 	if len(ends) == 0 {
 		return false
 	}
-	proof, err := proveAs(&seen)
+	proof, err := proveAs(seen)
 	switch {
 	case err == nil:
 		defer proof.Close()
 		for _, e := range ends {
-			e.announceProcess(tid, spoke, &seen, proof)
+			e.announceProcess(tid, spoke, seen, proof)
 		}
-	case errors.Is(err, announce.ErrChangedMeanwhile):
+	case errors.Is(err, announce.ErrChangedMeanwhile), errors.Is(err, thread.ErrChangedMeanwhile):
 		later(ends[0], tid)
 	default:
 		// Out of descriptors, or not permitted: the next check tries again, and the next write.
@@ -240,9 +263,19 @@ func proveAs(seen *announce.Look) (announce.Own, error) {
 }
 
 // lookAt looks at a thread's own context, and reports whether there is one: a scope's is not the process's.
-func lookAt(tid int32, seen *announce.Look) bool {
-	var err error
-	return thread.Unworn(tid, func() { err = seen.TakeOf(tid) }) && err == nil
+func lookAt(t *announce.Thread, tid int32, seen *announce.Look) (ok bool, err error) {
+	ok = thread.Unworn(tid, func() { err = t.Look(seen) })
+	return ok && err == nil, err
+}
+
+// forget has a thread opened again at the next look.
+func (p *processWatch) forget(tid int32, t *announce.Thread) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s := p.threads[tid]; s != nil && s.thread == t {
+		s.thread = nil
+		t.Close()
+	}
 }
 
 // untold returns the ends that have announced something else of a thread than what was seen.

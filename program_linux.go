@@ -63,7 +63,8 @@ func (s *Scope) programContext() (context.Context, *token.Token, error) {
 // terminate ends the process group of a program that t was the client of.
 func terminate(cmd *exec.Cmd, t *token.Token) error {
 	group := cmd.Process.Pid
-	time.AfterFunc(programGrace, func() { _ = signalGroup(group, unix.SIGKILL, t) })
+	// By then the number may be another group's. So it gets only what the client itself may signal.
+	time.AfterFunc(programGrace, func() { _ = signalGroupAs(t, group, unix.SIGKILL) })
 	return signalGroup(group, unix.SIGTERM, t)
 }
 
@@ -74,10 +75,14 @@ func signalGroup(group int, signal unix.Signal, client *token.Token) error {
 	if !errors.Is(err, unix.EPERM) {
 		return err
 	}
+	return signalGroupAs(client, group, signal)
+}
+
+func signalGroupAs(client *token.Token, group int, signal unix.Signal) error {
 	var as thread.Worn
 	if err := as.Enter(client); err != nil {
 		return err
 	}
-	err = unix.Kill(-group, signal)
+	err := unix.Kill(-group, signal)
 	return errors.Join(err, as.Leave())
 }

@@ -24,6 +24,7 @@ type serverEnd struct {
 	scopes   atomic.Int32 // in progress, for those who watch
 	mu       sync.Mutex   // guards becoming known, and known's fields
 	known    *knownClient
+	hearing  bool                      // the watching goroutine is at it
 	hop      atomic.Pointer[token.Hop] // the client's process, once somebody has asked
 }
 
@@ -213,7 +214,14 @@ func (s *serverEnd) loseLocked(c *Conn, why error) error {
 	}
 	k.current = nil
 	s.phase.Store(lost)
-	s.listener.config.Logger.Warn("connection ended", "pipe", c.pipe, "client", s.peer, "error", k.lost)
+	log := func() {
+		s.listener.config.Logger.Warn("connection ended", "pipe", c.pipe, "client", s.peer, "error", k.lost)
+	}
+	if s.hearing {
+		go log() // nothing else may wait for a logger
+	} else {
+		log()
+	}
 	s.observe(WatchLost)
 	if f := k.following; f != nil {
 		if f.channel != nil {

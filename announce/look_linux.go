@@ -1,12 +1,7 @@
 package announce
 
 import (
-	"bytes"
-	"fmt"
-	"os"
 	"slices"
-	"strconv"
-	"strings"
 	"syscall"
 	"unsafe"
 
@@ -55,71 +50,6 @@ func (l *Look) Take() error {
 	}
 	l.caps = token.Capabilities{Permitted: sets.Permitted, Effective: sets.Effective}
 	return nil
-}
-
-// TakeOf looks at another thread of this process, from outside (proc(5)).
-func (l *Look) TakeOf(tid int32) error {
-	b, err := os.ReadFile("/proc/self/task/" + strconv.Itoa(int(tid)) + "/status")
-	if err != nil {
-		return err
-	}
-	l.groups = l.groups[:0]
-	var sets token.Capabilities
-	found := 0
-	for line := range bytes.Lines(b) {
-		name, value, _ := strings.Cut(string(bytes.TrimSpace(line)), ":")
-		fields := strings.Fields(value)
-		switch name {
-		case "Uid":
-			l.uid, err = effective(fields)
-		case "Gid":
-			l.gid, err = effective(fields)
-		case "Groups":
-			for _, field := range fields {
-				var id uint64
-				if id, err = strconv.ParseUint(field, 10, 32); err != nil {
-					break
-				}
-				l.groups = append(l.groups, uint32(id))
-			}
-		case "CapPrm":
-			err = readSet(&sets.Permitted, fields)
-		case "CapEff":
-			err = readSet(&sets.Effective, fields)
-		default:
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("%s of thread %d: %w", name, tid, err)
-		}
-		found++
-	}
-	if found != 5 {
-		return fmt.Errorf("the status of thread %d is incomplete", tid)
-	}
-	l.caps = token.AllCapabilities
-	if l.uid == 0 {
-		l.caps = sets
-	}
-	return nil
-}
-
-// effective returns the second of the ids that proc(5) shows: real, effective, saved, of the file system.
-func effective(fields []string) (uint32, error) {
-	if len(fields) != 4 {
-		return 0, fmt.Errorf("%d ids instead of 4", len(fields))
-	}
-	id, err := strconv.ParseUint(fields[1], 10, 32)
-	return uint32(id), err
-}
-
-func readSet(set *token.CapSet, fields []string) error {
-	if len(fields) != 1 {
-		return fmt.Errorf("%d sets instead of 1", len(fields))
-	}
-	bits, err := strconv.ParseUint(fields[0], 16, 64)
-	*set = token.CapSet(bits)
-	return err
 }
 
 // Token returns a token of the same ids and groups.

@@ -147,7 +147,7 @@ func (r *Receiver) Next() (*Announced, error) {
 			return nil, err
 		}
 		t, err := r.peer.prove(got.descriptor, got.cred, way != nil)
-		if m.Now && errors.Is(err, errGone) {
+		if m.Now && (errors.Is(err, errGone) || err == nil && t.Gone()) {
 			// Its last proven context stands. There may be many more, so this one's socket does not wait for them.
 			discard.PairEnd(got.descriptor)
 			dispose = nil

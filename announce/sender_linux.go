@@ -4,10 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/guise-project/guise/token"
 )
 
 // Sender is the client's end of a control channel. One goroutine at a time may send, and any may listen, set the deadline, and
@@ -97,7 +100,11 @@ func (l *Look) Prove() (Own, error) {
 func (l *Look) ProveWith(near, far int) (Own, error) {
 	o := Own{near, far, l}
 	cred, err := unix.GetsockoptUcred(far, unix.SOL_SOCKET, unix.SO_PEERCRED)
-	if err == nil && (cred.Uid != l.uid || cred.Gid != l.gid) {
+	var groups []uint32
+	if err == nil {
+		groups, err = token.PeerGroups(far)
+	}
+	if err == nil && (cred.Uid != l.uid || cred.Gid != l.gid || !slices.Equal(groups, l.groups)) {
 		err = ErrChangedMeanwhile
 	}
 	if err != nil {

@@ -467,7 +467,7 @@ func TestLookFromOutsideAgreesWithTheThreadsOwn(t *testing.T) {
 			}
 			var outside Look
 			outside.groups = []uint32{1, 2, 3} // of an earlier look
-			if err := outside.TakeOf(int32(it.tid)); err != nil {
+			if err := takeOf(&outside, it.tid); err != nil {
 				t.Fatal(err)
 			}
 			if !outside.Equal(&it.look) {
@@ -503,7 +503,7 @@ func TestLookAtAThreadThatIsNotThereFails(t *testing.T) {
 	for name, tid := range map[string]int{"gone": gone, "never was": 1 << 30, "0": 0, "another process": os.Getppid()} {
 		t.Run(name, func(t *testing.T) {
 			var l Look
-			if err := l.TakeOf(int32(tid)); err == nil {
+			if err := takeOf(&l, tid); err == nil {
 				t.Errorf("it looks like %+v", l)
 			}
 		})
@@ -547,4 +547,14 @@ func TestOpenSendsWhatGoesBeforeTheHello(t *testing.T) {
 	if hello, way, err := r.Hello(); err != nil || hello.Source != 8 || !reflect.DeepEqual(way, testWay) {
 		t.Errorf("Hello = %+v, by way of %+v, %v", hello, way, err)
 	}
+}
+
+// takeOf looks at a thread from outside.
+func takeOf(l *Look, tid int) error {
+	thread, err := OpenThread(int32(tid))
+	if err != nil {
+		return err
+	}
+	defer thread.Close()
+	return thread.Look(l)
 }

@@ -9,6 +9,9 @@ import (
 // ERROR_PRIVILEGE_NOT_HELD).
 var ErrPrivilege = errors.New("acting as another user takes CAP_SETUID and CAP_SETGID")
 
+// ErrChangedMeanwhile says that the program has changed the ids of all its threads in between: look again.
+var ErrChangedMeanwhile = errors.New("the ids have changed meanwhile")
+
 // callError is a system call that failed.
 type callError struct {
 	call  string

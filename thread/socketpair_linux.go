@@ -20,7 +20,7 @@ import (
 // Nothing comes in between: signals are blocked, and the goroutine can't be preempted. So calls that change the ids of all threads of
 // the process (Go's and libc's setuid and the like), which end the process if threads disagree, wait until it is over.
 //
-// The error wraps [ErrPrivilege] if the process may not become t.
+// The error wraps [ErrPrivilege] if the process may not become t, and [ErrChangedMeanwhile] if such a call came before it.
 func SocketpairAs(t *token.Token) (near, far int, err error) {
 	if err := t.Wearable(); err != nil {
 		return -1, -1, err
@@ -40,6 +40,9 @@ func SocketpairAs(t *token.Token) (near, far int, err error) {
 	if m.lost {
 		stop(fmt.Sprintf("a thread that was uid %d for a moment can't be restored: %v", t.UID(), m.errno))
 	}
+	if m.changed {
+		return -1, -1, ErrChangedMeanwhile
+	}
 	if m.errno != 0 {
 		return -1, -1, failed("making a socketpair as another user", m.errno)
 	}
@@ -52,6 +55,13 @@ type moment struct {
 	pair         [2]int32
 	errno        syscall.Errno
 	lost         bool
+	// What the thread has to be like when it begins: what leave makes it again.
+	was, now struct {
+		uids, gids ids
+		caps       [2]unix.CapUserData
+	}
+	wasGroups, nowGroups []uint32
+	changed              bool
 
 	header         unix.CapUserHeader
 	raised, before [2]unix.CapUserData
@@ -69,6 +79,8 @@ func makeMoment(t *token.Token, was *credentials) *moment {
 	if !may && !slices.Equal(was.groups, m.groups) || was.losesPermitted(t.UID()) {
 		return nil
 	}
+	m.was.uids, m.was.gids, m.was.caps = was.uids, was.gids, was.caps.Data()
+	m.wasGroups, m.nowGroups = was.groups, make([]uint32, len(was.groups)+1)
 	raised := was.caps
 	raised.Effective = raised.Permitted
 	m.raised, m.before = raised.Data(), was.caps.Data()
@@ -97,6 +109,10 @@ func makeMoment(t *token.Token, was *credentials) *moment {
 func (m *moment) pass() {
 	var all, mask uint64 = ^uint64(0), 0
 	syscall.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&all)), uintptr(unsafe.Pointer(&mask)), unsafe.Sizeof(mask), 0, 0)
+	if m.changed = !m.asItWas(); m.changed {
+		syscall.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&mask)), 0, unsafe.Sizeof(mask), 0, 0)
+		return
+	}
 	for i := range m.enter {
 		if m.errno = m.enter[i].do(); m.errno != 0 {
 			break
@@ -112,6 +128,26 @@ func (m *moment) pass() {
 		}
 	}
 	syscall.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&mask)), 0, unsafe.Sizeof(mask), 0, 0)
+}
+
+// asItWas looks again: until the signals were blocked, somebody could change the ids of all threads.
+//
+//go:nosplit
+//go:norace
+func (m *moment) asItWas() bool {
+	_, _, e1 := syscall.RawSyscall(unix.SYS_GETRESUID, uintptr(unsafe.Pointer(&m.now.uids.real)), uintptr(unsafe.Pointer(&m.now.uids.effective)), uintptr(unsafe.Pointer(&m.now.uids.saved)))
+	_, _, e2 := syscall.RawSyscall(unix.SYS_GETRESGID, uintptr(unsafe.Pointer(&m.now.gids.real)), uintptr(unsafe.Pointer(&m.now.gids.effective)), uintptr(unsafe.Pointer(&m.now.gids.saved)))
+	_, _, e3 := syscall.RawSyscall(unix.SYS_CAPGET, uintptr(unsafe.Pointer(&m.header)), uintptr(unsafe.Pointer(&m.now.caps)), 0)
+	n, _, e4 := syscall.RawSyscall(unix.SYS_GETGROUPS, uintptr(len(m.nowGroups)), uintptr(unsafe.Pointer(unsafe.SliceData(m.nowGroups))), 0)
+	if e1|e2|e3|e4 != 0 || m.now != m.was || int(n) != len(m.wasGroups) {
+		return false
+	}
+	for i := range m.wasGroups {
+		if m.nowGroups[i] != m.wasGroups[i] {
+			return false
+		}
+	}
+	return true
 }
 
 //go:nosplit

@@ -21,9 +21,12 @@ type Hop struct {
 	Program string `json:"program"`
 }
 
+// UnknownHop is a process of which nothing could be seen.
+var UnknownHop = Hop{UID: invalidID, GID: invalidID}
+
 // HopOf returns the process at the other end of a Unix socket. What can't be seen of it is left out.
 func HopOf(fd int) Hop {
-	hop := Hop{UID: invalidID, GID: invalidID}
+	hop := UnknownHop
 	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
 	if err != nil || cred.Pid <= 0 {
 		return hop

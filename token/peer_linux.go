@@ -47,7 +47,7 @@ func OfDescriptor(fd int) (*Token, error) {
 	if cred.Uid == invalidID || cred.Gid == invalidID {
 		return nil, fmt.Errorf("token of a peer: %w: the kernel reports no ids; the socket is not connected", ErrNotWearable)
 	}
-	groups, err := peerGroups(fd)
+	groups, err := PeerGroups(fd)
 	if err != nil {
 		return nil, fmt.Errorf("token of a peer: asking for its groups (SO_PEERGROUPS): %w", err)
 	}
@@ -94,8 +94,8 @@ func (t *Token) AsProof() *Token {
 	return &u
 }
 
-// peerGroups asks with room for an ordinary account's groups first; the kernel says how much it needs if that is too little.
-func peerGroups(fd int) ([]uint32, error) {
+// PeerGroups returns the supplementary groups of the peer of a Unix socket, sorted (SO_PEERGROUPS). It asks with room for an ordinary account's groups first; the kernel says how much it needs if that is too little.
+func PeerGroups(fd int) ([]uint32, error) {
 	var small [32]uint32
 	groups, size, err := readPeerGroups(fd, small[:])
 	for errors.Is(err, unix.ERANGE) {

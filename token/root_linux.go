@@ -3,6 +3,7 @@ package token
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -16,26 +17,33 @@ type rootLook struct {
 	obstacle     *obstacle
 }
 
+var errGone = errors.New("the process has gone")
+
 // lookAtRoot looks at the process pid, which the peer of fd has to be from the first look to the last. It only ever takes
 // something away: what can't be seen is not there.
 func lookAtRoot(fd, pid int) rootLook {
-	unseen := func(why string) rootLook {
-		return rootLook{obstacle: &obstacle{foreignRoot: true, reason: "uid 0 whose namespaces can't be seen (" + why + ")"}}
+	unseen := func(why error) rootLook {
+		gone := errors.Is(why, errGone)
+		if errors.Is(why, unix.ENOENT) || errors.Is(why, unix.ESRCH) {
+			_, err := os.Stat("/proc/self/ns/user")
+			gone = err == nil // and not just without /proc
+		}
+		return rootLook{obstacle: &obstacle{foreignRoot: true, gone: gone, reason: fmt.Sprintf("uid 0 whose namespaces can't be seen (%v)", why)}}
 	}
 	pidfd, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PEERPIDFD)
 	if err != nil {
-		return unseen(fmt.Sprintf("SO_PEERPIDFD: %v", err))
+		return unseen(fmt.Errorf("SO_PEERPIDFD: %w", err))
 	}
 	defer unix.Close(pidfd)
 
 	var look rootLook
 	sameUser, err := sameNamespace(pid, "user")
 	if err != nil {
-		return unseen(err.Error())
+		return unseen(err)
 	}
 	sameMount, err := sameNamespace(pid, "mnt")
 	if err != nil {
-		return unseen(err.Error())
+		return unseen(err)
 	}
 	switch {
 	case !sameUser:
@@ -50,7 +58,7 @@ func lookAtRoot(fd, pid int) rootLook {
 		}
 	}
 	if !Alive(pidfd) {
-		return unseen("the process has gone")
+		return unseen(errGone)
 	}
 	return look
 }

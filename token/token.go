@@ -57,6 +57,8 @@ type obstacle struct {
 	reason string
 	// foreignRoot marks the one obstacle that a listener may set aside.
 	foreignRoot bool
+	// gone: the process had ended when it was to be looked at.
+	gone bool
 }
 
 // Kind says how a token was come by.
@@ -165,6 +167,9 @@ func (t *Token) Wearable() error {
 	}
 	return nil
 }
+
+// Gone reports whether the token is of uid 0 and its process had ended when it was to be looked at, so that nothing could be seen.
+func (t *Token) Gone() bool { return t.obstacle != nil && t.obstacle.gone }
 
 // AllowForeignRoot returns t without the obstacle that it is uid 0 of a mount or user namespace other than this process's.
 // It is for servers that know what they do: the root of a container is uid 0 to this one too.

@@ -1,10 +1,17 @@
-// Command stress enters many scopes from many goroutines for many identities at once and looks whether the kernel ever saw
-// anybody but the right one. Start it with scripts/stress [COUNT], as root.
+// Command stress has the kernel judge guise under load, as root. Start it with scripts/stress.
 //
-// In each scope a goroutine compares its thread's ids, groups and capabilities as the kernel has them with the token's, and
-// creates, checks and removes a file. Some scopes nest, some start goroutines, some end by a panic or Goexit, some are those of
-// real clients' connections. Meanwhile the collector runs, and goroutines outside of all scopes, as well as those that a plain
-// go statement started inside one, do the same work and have to be the server.
+//	stress scopes [COUNT]        a million scopes, or COUNT
+//	stress following [DURATION]  a minute of scopes that follow their clients, or DURATION
+//
+// The first enters many scopes from many goroutines for many identities at once and looks whether the kernel ever saw anybody but
+// the right one. In each scope a goroutine compares its thread's ids, groups and capabilities as the kernel has them with the
+// token's, and creates, checks and removes a file. Some scopes nest, some start goroutines, some end by a panic or Goexit, some
+// are those of real clients' connections. Meanwhile the collector runs, and goroutines outside of all scopes, as well as those
+// that a plain go statement started inside one, do the same work and have to be the server.
+//
+// The second has client processes change who they are at random, in every way there is, while servers' threads work in scopes that
+// follow them, directly and at the end of long chains. Each client notes when it was who, and no file may show anybody whom it had
+// ceased to be too long before; see behind. It is for the race detector.
 package main
 
 import (
@@ -24,40 +31,52 @@ import (
 )
 
 const (
-	defaultScopes = 1_000_000
-	workers       = 64
-	identities    = 100
-	connected     = 12 // of the identities have a client process with a connection
+	defaultScopes   = 1_000_000
+	defaultDuration = time.Minute
+
+	workers    = 64
+	identities = 100
+	connected  = 12 // of the identities have a client process with a connection
 )
 
 func main() {
-	role.Play(map[string]role.Role{"client": role.Client})
-	count := defaultScopes
-	var err error
-	switch len(os.Args) {
-	case 1:
-	case 2:
-		count, err = strconv.Atoi(os.Args[1])
-	default:
-		err = errors.New("too many arguments")
-	}
-	if err != nil || count <= 0 {
-		fmt.Fprintln(os.Stderr, "usage: stress [COUNT]")
-		os.Exit(2)
-	}
-	if err := run(count); err != nil {
+	role.Play(map[string]role.Role{"client": role.Client, "server": beServing, "following client": beClient})
+	if err := command(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "stress: FAILED:", err)
 		os.Exit(1)
 	}
 }
 
-func run(count int) (err error) {
+// command does what the arguments say.
+func command(args []string) error {
+	count, duration, err := defaultScopes, defaultDuration, error(nil)
+	var run func(context.Context) error
+	switch {
+	case len(args) > 0 && args[0] == "scopes":
+		run = func(ctx context.Context) error { return runScopes(ctx, count) }
+		if len(args) > 1 {
+			count, err = strconv.Atoi(args[1])
+		}
+	case len(args) > 0 && args[0] == "following":
+		run = func(ctx context.Context) error { return runFollowing(ctx, duration) }
+		if len(args) > 1 {
+			duration, err = time.ParseDuration(args[1])
+		}
+	}
+	if run == nil || len(args) > 2 || err != nil || count <= 0 || duration <= 0 {
+		fmt.Fprintln(os.Stderr, "usage: stress scopes [COUNT] | following [DURATION]")
+		os.Exit(2)
+	}
 	if os.Geteuid() != 0 {
 		return errors.New("this takes root: it acts as a hundred others")
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
 	defer stop()
 	unix.Umask(0o077)
+	return run(ctx)
+}
+
+func runScopes(ctx context.Context, count int) (err error) {
 	dir, err := workDirectory()
 	if err != nil {
 		return err

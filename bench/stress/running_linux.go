@@ -180,7 +180,7 @@ func (r *running) unwind(i *identity, name string) error {
 			runtime.Goexit()
 			return nil
 		})
-		err = errors.New("Goexit did not end the goroutine of its scope")
+		err = errors.New("the goroutine of a scope did not end by Goexit")
 	}()
 	return <-result
 }

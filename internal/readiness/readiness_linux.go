@@ -16,15 +16,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Burst is how often a descriptor is served in an interval. It rests for what is left of the interval then.
-const Burst = 16
+// Limit is how often a descriptor is served in an interval. It rests for what is left of the interval then.
+type Limit struct {
+	Times    int
+	Interval time.Duration
+}
 
 // Watch is a descriptor that is waited for. Its methods may be called by any goroutine, also by its own function.
 type Watch struct {
-	fd       int
-	interval time.Duration
-	ready    func()
-	id       uint64
+	fd    int
+	limit Limit
+	ready func()
+	id    uint64
 
 	// Guarded by watcher.mu.
 	removed, suspended, resting bool
@@ -42,15 +45,15 @@ var watcher struct {
 }
 
 // Add has ready called on the watching goroutine whenever fd is readable or has ended, until Remove. ready must not wait for
-// anything. Within an interval it is called at most [Burst] times. fd stays the caller's, who closes it after Remove.
-func Add(fd int, interval time.Duration, ready func()) (*Watch, error) {
+// anything. fd stays the caller's, who closes it after Remove.
+func Add(fd int, limit Limit, ready func()) (*Watch, error) {
 	watcher.mu.Lock()
 	defer watcher.mu.Unlock()
 	if err := start(); err != nil {
 		return nil, err
 	}
 	watcher.next++
-	w := &Watch{fd: fd, interval: interval, ready: ready, id: watcher.next}
+	w := &Watch{fd: fd, limit: limit, ready: ready, id: watcher.next}
 	if err := w.control(unix.EPOLL_CTL_ADD); err != nil {
 		return nil, fmt.Errorf("waiting for a descriptor: %w", err)
 	}
@@ -184,7 +187,7 @@ func timeout() int {
 }
 
 // due is when w has rested enough.
-func (w *Watch) due() time.Time { return w.window.Add(w.interval) }
+func (w *Watch) due() time.Time { return w.window.Add(w.limit.Interval) }
 
 func serve(id uint64) {
 	if id == 0 {
@@ -198,10 +201,10 @@ func serve(id uint64) {
 		watcher.mu.Unlock()
 		return
 	}
-	if now := time.Now(); now.Sub(w.window) >= w.interval {
+	if now := time.Now(); now.Sub(w.window) >= w.limit.Interval {
 		w.window, w.served = now, 0
 	}
-	if w.served++; w.served > Burst {
+	if w.served++; w.served > w.limit.Times {
 		// It comes back when the interval is over. DEL rather than no events: the end would be said all the time.
 		_ = w.control(unix.EPOLL_CTL_DEL)
 		w.rest(w.window)

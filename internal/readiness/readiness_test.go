@@ -58,10 +58,17 @@ func (p *pipe) end() {
 	}
 }
 
+// burst is how often the tests have descriptors served in an interval.
+const burst = 16
+
+func limit(interval time.Duration) readiness.Limit {
+	return readiness.Limit{Times: burst, Interval: interval}
+}
+
 // watch has ready called for the pipe until the end of the test, and no longer.
 func watch(t testing.TB, p *pipe, interval time.Duration, ready func()) *readiness.Watch {
 	t.Helper()
-	w, err := readiness.Add(p.r, interval, ready)
+	w, err := readiness.Add(p.r, limit(interval), ready)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,15 +155,15 @@ func TestBusyDescriptorRests(t *testing.T) {
 			var served atomic.Int32
 			watch(t, busy, rest.interval, func() { served.Add(1) })
 			busy.write() // and nobody reads it
-			until(t, "that it is served as often as it may be", func() bool { return served.Load() >= readiness.Burst })
+			until(t, "that it is served as often as it may be", func() bool { return served.Load() >= burst })
 			for range 5 {
 				round(t) // others are served all the while
 			}
-			if n := served.Load(); rest.interval == time.Hour && n != readiness.Burst {
-				t.Errorf("a descriptor that is always ready was served %d times in an interval, want %d", n, readiness.Burst)
+			if n := served.Load(); rest.interval == time.Hour && n != burst {
+				t.Errorf("a descriptor that is always ready was served %d times in an interval, want %d", n, burst)
 			}
 			if rest.interval != time.Hour {
-				until(t, "that it is served again after its rest", func() bool { return served.Load() >= 3*readiness.Burst })
+				until(t, "that it is served again after its rest", func() bool { return served.Load() >= 3*burst })
 			}
 		})
 	}
@@ -167,7 +174,7 @@ func TestQuietDescriptorIsServedBeyondItsBurst(t *testing.T) {
 	p := newPipe(t)
 	var served atomic.Int32
 	watch(t, p, time.Millisecond, func() { served.Add(int32(p.read())) })
-	for n := range int32(4 * readiness.Burst) {
+	for n := range int32(4 * burst) {
 		p.write()
 		until(t, "that one more byte is served", func() bool { return served.Load() == n+1 })
 	}
@@ -186,7 +193,7 @@ func TestSuspendAndResume(t *testing.T) {
 			w := watch(t, p, interval, func() { served.Add(1) })
 			if resting {
 				p.write()
-				until(t, "that it rests", func() bool { return served.Load() >= readiness.Burst })
+				until(t, "that it rests", func() bool { return served.Load() >= burst })
 			}
 			w.Suspend()
 			w.Suspend()
@@ -250,7 +257,7 @@ func TestRemovedIsNotServed(t *testing.T) {
 				w.Suspend()
 			case "resting":
 				p.write()
-				until(t, "that it rests", func() bool { return served.Load() >= readiness.Burst })
+				until(t, "that it rests", func() bool { return served.Load() >= burst })
 			case "from its own function":
 				p.write()
 				until(t, "that it is served", func() bool { return served.Load() == 1 })
@@ -299,7 +306,7 @@ func TestWhatCannotBeWaitedFor(t *testing.T) {
 	}
 	defer f.Close()
 	for _, fd := range []int{-1, int(f.Fd())} {
-		if _, err := readiness.Add(fd, time.Second, func() {}); err == nil {
+		if _, err := readiness.Add(fd, limit(time.Second), func() {}); err == nil {
 			t.Errorf("Add of descriptor %d gives no error", fd)
 		}
 	}
@@ -316,7 +323,7 @@ func TestManyAtOnce(t *testing.T) {
 			defer wait.Done()
 			for i := range 200 {
 				var served atomic.Int32
-				w, err := readiness.Add(p.r, time.Millisecond, func() { served.Add(1) })
+				w, err := readiness.Add(p.r, limit(time.Millisecond), func() { served.Add(1) })
 				if err != nil {
 					t.Error(err)
 					return
