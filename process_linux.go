@@ -21,8 +21,9 @@ type processWatch struct {
 	threads  map[int32]*speaker   // that spoke last for some connection's end
 	listener *procevents.Listener // nil where there is none
 	watched  *readiness.Watch
-	timer    *time.Timer // nil while there are no speakers
-	spoken   uint64      // the last number for speaker.spoke
+	heard    map[int32]struct{} // threads that the listener hears of; nil if it does of all
+	timer    *time.Timer        // nil while there are no speakers
+	spoken   uint64             // the last number for speaker.spoke
 
 	// looking: from a look at a thread to the announcing of what it showed. What was seen first must not be told last.
 	looking sync.Mutex
@@ -40,19 +41,27 @@ const (
 	// lookEvery is how often somebody looks at the threads that spoke last where there is no process connector.
 	lookEvery = 10 * time.Millisecond
 	// checkEvery is how often although there is one: anybody on the machine may silence it, and it does not tell of groups.
-	checkEvery = time.Second
+	checkEvery = 2 * time.Second
 )
 
 // eventsLimit is how often events are looked into at once. The scopes of a server that is a client too make events, and that they are
 // of no interest is not known before.
 var eventsLimit = readiness.Limit{Times: 16, Interval: 2 * time.Millisecond}
 
-// followProcess has an end told of changes of a thread of this process, and of no other.
+// followProcess has an end told of changes of a thread of this process, and of no other. What changed before that is looked at soon.
 func followProcess(e *clientEnd, old, tid int32) {
-	p := &ownProcess
+	if ownProcess.follow(e, old, tid) {
+		later(e, tid)
+	}
+}
+
+// follow reports whether the process connector was not heard about the thread before.
+func (p *processWatch) follow(e *clientEnd, old, tid int32) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.remove(e, old)
+	if old != tid {
+		p.remove(e, old)
+	}
 	if p.threads == nil {
 		p.threads = make(map[int32]*speaker)
 	}
@@ -69,6 +78,30 @@ func followProcess(e *clientEnd, old, tid int32) {
 	if p.timer == nil {
 		p.start()
 	}
+	return p.hearOf(tid)
+}
+
+// hearOf has the listener hear of a thread, and not of all those whose scopes make events all the time. It reports whether it did not
+// before. p.mu is held.
+func (p *processWatch) hearOf(tid int32) bool {
+	if _, ok := p.heard[tid]; ok || p.listener == nil {
+		return false
+	}
+	if p.heard == nil || len(p.heard) == procevents.MostThreads {
+		p.heard = make(map[int32]struct{})
+		for tid := range p.threads {
+			p.heard[tid] = struct{}{}
+		}
+	}
+	p.heard[tid] = struct{}{}
+	threads := make([]int32, 0, len(p.heard))
+	for tid := range p.heard {
+		threads = append(threads, tid)
+	}
+	if p.listener.Only(threads) != nil { // too many
+		_ = p.listener.All()
+	}
+	return true
 }
 
 // open has the thread ready to be looked at, if it is there.
@@ -127,7 +160,7 @@ func (p *processWatch) stopListening() {
 	if p.listener != nil {
 		p.watched.Remove()
 		p.listener.Close()
-		p.listener, p.watched = nil, nil
+		p.listener, p.watched, p.heard = nil, nil, nil
 	}
 }
 

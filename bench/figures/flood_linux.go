@@ -1,17 +1,15 @@
 package main
 
 import (
-	"fmt"
-	"os"
 	"path/filepath"
 
 	"github.com/guise-project/guise/bench/internal/role"
 )
 
-const floodRounds = 600 // with the flood, and as many without
+const floodRounds = 800 // in each state
 
 // measureFlood compares the 99th percentile of one client's following while another client of the same server changes as fast as it
-// can with that while it does not, in turn.
+// can with that while it does not, and while it is as busy with something else, in turn.
 func measureFlood(args []string) error {
 	dir := args[0]
 	c, err := startChain(dir, byThread, 1, nil)
@@ -27,35 +25,35 @@ func measureFlood(args []string) error {
 	if _, err := flooder.Line(); err != nil {
 		return err
 	}
-	var with, without []float64
-	for round := range 2 * (floodRounds + warmUp) {
+	var took [flooderStates][]float64
+	for round := range flooderStates * floodRounds {
 		// In blocks, because the flood takes a moment to begin and to end.
-		flooding := round/20%2 == 1
-		c.board.flood.Store(0)
-		if flooding {
-			c.board.flood.Store(1)
-		}
-		took, err := c.change()
+		state := round / 20 % flooderStates
+		c.board.flood.Store(int64(state))
+		t, err := c.change()
 		if err != nil {
 			return err
 		}
-		switch {
-		case round < 2*warmUp || round%20 < 2:
-		case flooding:
-			with = append(with, took[0])
-		default:
-			without = append(without, took[0])
+		if round >= flooderStates*20 && round%20 >= 2 {
+			took[state] = append(took[state], t[0])
 		}
 	}
-	fmt.Fprintf(os.Stderr, "the flooding client changed %d times\n", c.board.changes.Load())
-	quiet := quantile(without, 0.99)
-	return print([]row{{
-		What: "following while another client floods, p99 : without", AtMost: 1.5, Unit: "µs",
-		Median: quantile(with, 0.99) / quiet, Low: quantile(with, 0.98) / quiet, High: quantile(with, 0.995) / quiet,
-		Left: quantile(with, 0.99), Right: quiet,
-	}, {
-		What: "the same, median : median", AtMost: information, Unit: "µs",
-		Median: median(with) / median(without), Low: quantile(with, 0.1) / median(without), High: quantile(with, 0.9) / median(without),
-		Left: median(with), Right: median(without),
-	}})
+	compared := func(what string, target float64, to int) row {
+		unit := quantile(took[to], 0.99)
+		return row{
+			What: what, AtMost: target, Unit: "µs",
+			Median: quantile(took[flooding], 0.99) / unit, Low: quantile(took[flooding], 0.98) / unit, High: quantile(took[flooding], 0.995) / unit,
+			Left: quantile(took[flooding], 0.99), Right: unit,
+		}
+	}
+	middle := median(took[quiet])
+	return print([]row{
+		compared("following while another client floods, p99 : without", 1.5, quiet),
+		compared("the same : beside one as busy that changes nothing", information, spinning),
+		{
+			What: "the same, median : without", AtMost: information, Unit: "µs",
+			Median: median(took[flooding]) / middle, Low: quantile(took[flooding], 0.1) / middle, High: quantile(took[flooding], 0.9) / middle,
+			Left: median(took[flooding]), Right: middle,
+		},
+	})
 }

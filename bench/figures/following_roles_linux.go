@@ -85,6 +85,14 @@ func changing(how string) (func(uid int) error, error) {
 	return nil, fmt.Errorf("no such way to change: %s", how)
 }
 
+// What a flooder does.
+const (
+	quiet    = iota
+	spinning // as busy, and changes nothing
+	flooding
+	flooderStates
+)
+
 // flooder is the role of a client that changes as fast as it can while it is told to.
 func flooder(args []string) error {
 	b, err := openBoard(args[1])
@@ -115,17 +123,23 @@ func flooder(args []string) error {
 			return nil
 		default:
 		}
-		if b.flood.Load() == 0 {
+		switch b.flood.Load() {
+		case quiet:
 			time.Sleep(time.Millisecond)
 			continue
-		}
-		for range 100 {
-			uid = firstUID + secondUID - uid
-			if err := change(uid); err != nil {
-				return err
+		case spinning:
+			for range 1000 {
+				syscall.RawSyscall(unix.SYS_GETEUID, 0, 0, 0)
 			}
+		case flooding:
+			for range 100 {
+				uid = firstUID + secondUID - uid
+				if err := change(uid); err != nil {
+					return err
+				}
+			}
+			b.changes.Add(100)
 		}
-		b.changes.Add(100)
 		runtime.Gosched() // raw calls can't be preempted, and its own library has something to do
 	}
 }

@@ -12,7 +12,7 @@ import (
 // other.
 type board struct {
 	round   atomic.Int64     // that the changer is in
-	flood   atomic.Int64     // 1: the flooding client changes as fast as it can
+	flood   atomic.Int64     // what the flooder does
 	changed atomic.Int64     // when the changer began to change
 	changes atomic.Int64     // by the flooding client
 	seen    [16]atomic.Int64 // when the busy thread of each server had the new ids in this round, 0 if it has not

@@ -24,6 +24,23 @@ func idChanges(process, answer uint32) []unix.SockFilter {
 	}
 }
 
+// idChangesOf is a socket filter for the id changes of some threads of a process, at most [MostThreads].
+func idChangesOf(process uint32, threads []int32) []unix.SockFilter {
+	filter := []unix.SockFilter{
+		load(offsetWhat),
+		equal(eventUID, 1, 0),
+		equal(eventGID, 0, 1),
+		load(offsetProcess),
+	}
+	n := uint8(len(threads))
+	filter[2].Jf = 3 + n // to drop
+	filter = append(filter, equal(process, 0, 1+n), load(offsetThread))
+	for i, thread := range threads {
+		filter = append(filter, equal(uint32(thread), n-uint8(i), 0))
+	}
+	return append(filter, end(drop), end(accept))
+}
+
 // names is a socket filter for the renaming of a thread.
 func names(process, thread uint32) []unix.SockFilter {
 	return []unix.SockFilter{

@@ -27,6 +27,7 @@ var ErrSilent = errors.New("the process connector is silent")
 // Only Prove may be called while another method runs.
 type Listener struct {
 	*socket
+	process int
 	// lost: the kernel has dropped events since the queue was last empty.
 	lost bool
 }
@@ -41,7 +42,7 @@ func listenTo(process int) (*Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Listener{socket: s}
+	l := &Listener{socket: s, process: process}
 	if err := l.subscribe(number); err != nil {
 		l.Close()
 		return nil, err
@@ -67,6 +68,27 @@ func (l *Listener) subscribe(number uint32) error {
 	// What comes between the answer and this is not lost: the filter is the same.
 	if err := l.send(request(subscribe, eventUID|eventGID, 0)); err != nil {
 		return fmt.Errorf("subscribing to id changes: %w", err)
+	}
+	return nil
+}
+
+// MostThreads is how many threads [Listener.Only] takes.
+const MostThreads = 64
+
+// Only has the listener hear of some threads' changes alone, and not of those that are queued for others. It takes 1 to [MostThreads].
+func (l *Listener) Only(threads []int32) error {
+	if len(threads) == 0 || len(threads) > MostThreads {
+		return fmt.Errorf("%d threads to hear of instead of 1 to %d", len(threads), MostThreads)
+	}
+	return l.filter(idChangesOf(uint32(l.process), threads))
+}
+
+// All is the reverse of Only.
+func (l *Listener) All() error { return l.filter(idChanges(uint32(l.process), 0)) }
+
+func (l *Listener) filter(filter []unix.SockFilter) error {
+	if err := attach(l.fd, filter); err != nil {
+		return fmt.Errorf("filtering the process connector's events: %w", err)
 	}
 	return nil
 }

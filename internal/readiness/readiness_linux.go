@@ -151,6 +151,7 @@ func wakeUp() {
 }
 
 func watch() {
+	askForShortSlices()
 	var events [64]unix.EpollEvent
 	for {
 		n := wait(events[:], timeout())
