@@ -238,6 +238,9 @@
 // "guise check" shows what this kernel and this user have, "guise whoami" who a server would take this process for. Give the
 // listener a Logger: it hears of clients that were not let in, broke the protocol, or were not followed though they asked.
 //
+// With ListenConfig.Watch "guise watch NAME" shows a server's connections and their contexts as they change, and the way each came;
+// [Watch] is the same for programs.
+//
 // "ss -xl" lists the listening sockets and how many clients wait for Accept (Recv-Q). The lines Uid, Gid, Groups and CapEff in
 // /proc/PID/task/*/status show what each thread wears: the second number of Uid is the effective one.
 //

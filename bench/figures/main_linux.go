@@ -113,6 +113,8 @@ func measureAllFollowing(dir string) ([]row, error) {
 const notes = `
 The sides of each row took turns in short rounds; the ratio is that of each round, its median and 10th to 90th percentile are
 shown beside both sides' own medians. Only ratios travel between machines. A missed target is marked and fails nothing.
+Following is timed from just before the client's system call to the busy thread's geteuid(2) showing it, in wake-ups of a thread that
+waits in futex(2) on the other CPU, timed in the same rounds. What is "p99" is one number; its spread is that of the 98th and the 99.5th.
 "Without the scheduling check": RunAsClient always makes the check, two calls on the way in and two on the way out. They were
 timed in the same rounds as what they add to the raw calls, and taken off.
 `
