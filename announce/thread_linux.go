@@ -112,7 +112,7 @@ func (l *Look) parseGroups(status []byte) error {
 	for word := range bytes.FieldsSeq(value) {
 		n, err := strconv.ParseUint(string(word), 10, 32)
 		if err != nil {
-			return fmt.Errorf("Groups: %w", err)
+			return fmt.Errorf("line Groups: %w", err)
 		}
 		l.groups = append(l.groups, uint32(n))
 	}
