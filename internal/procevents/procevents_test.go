@@ -525,3 +525,198 @@ func TestTakingDoesNotAllocate(t *testing.T) {
 		}
 	})
 }
+
+// nobodys returns the number of a thread that there is not: the kernel's are lower.
+func nobodys(i int) int32 { return 1<<30 + int32(i) }
+
+// twice is what is heard of threads that each change there and back.
+func twice(threads ...int32) (heard []int32) {
+	for _, tid := range threads {
+		heard = append(heard, tid, tid)
+	}
+	return heard
+}
+
+// threads returns locked threads for a test, each of which calls what it is sent.
+func threads(t *testing.T, n int) (tids []int32, changes []func()) {
+	t.Helper()
+	for range n {
+		orders, did := make(chan func()), make(chan struct{})
+		go func() {
+			runtime.LockOSThread() // for good: the thread ends with the goroutine
+			for f := range orders {
+				f()
+				did <- struct{}{}
+			}
+			close(did)
+		}()
+		do := func(f func()) { orders <- f; <-did }
+		t.Cleanup(func() { close(orders); <-did })
+		do(func() { tids = append(tids, int32(unix.Gettid())) })
+		changes = append(changes, func() { do(func() { changeIDs(t) }) })
+	}
+	return tids, changes
+}
+
+func hears(t *testing.T, when string, l *Listener, want []int32) {
+	t.Helper()
+	if got := readable(t, l); got != (len(want) > 0) {
+		t.Errorf("%s: the descriptor is readable: %t", when, got)
+	}
+	if heard, lost := take(t, l); !slices.Equal(heard, want) || lost {
+		t.Errorf("%s: heard of threads %v, lost %t, want %v", when, heard, lost, want)
+	}
+}
+
+func TestOnlyTheNamedThreadsAreHeard(t *testing.T) {
+	needRoot(t)
+	l := mustListen(t, os.Getpid())
+	elsewhere := mustListen(t, os.Getpid()+1)
+	tids, changes := threads(t, 3)
+	for _, n := range []int{1, 2, 3, 32, 63, MostThreads} {
+		list := make([]int32, n)
+		for i := range list {
+			list[i] = nobodys(i)
+		}
+		for _, at := range slices.Compact([]int{0, n / 2, n - 1}) {
+			t.Run(fmt.Sprintf("%d threads, one of which is at %d", n, at), func(t *testing.T) {
+				named := slices.Clone(list)
+				named[at] = tids[0]
+				for _, l := range []*Listener{l, elsewhere} {
+					if err := l.Only(named); err != nil {
+						t.Fatal(err)
+					}
+				}
+				changes[1]()
+				hears(t, "after a change of a thread that is not named", l, nil)
+				changes[0]()
+				changes[2]()
+				hears(t, "after changes of the named and of another one", l, twice(tids[0]))
+				hears(t, "as the listener of another process", elsewhere, nil)
+			})
+		}
+	}
+	t.Run("two, of which both are there", func(t *testing.T) {
+		if err := l.Only(tids[:2]); err != nil {
+			t.Fatal(err)
+		}
+		for _, change := range changes {
+			change()
+		}
+		hears(t, "after changes of those and of another one", l, twice(tids[:2]...))
+	})
+	t.Run("changes of the gid too, and nothing else", func(t *testing.T) {
+		if err := l.Only(tids[:1]); err != nil {
+			t.Fatal(err)
+		}
+		// Somebody who has the kernel tell everybody in the group of everything.
+		everything := mustListen(t, os.Getpid())
+		if err := everything.send(request(subscribe, allEvents, 0)); err != nil {
+			t.Fatal(err)
+		}
+		mustListen(t, os.Getpid()) // whose request is answered
+		var err error
+		tid := onThread(func() {
+			err = errors.Join(l.Only([]int32{int32(unix.Gettid())}), rename(),
+				call("setresgid", unix.SYS_SETRESGID, unchanged, other, unchanged), call("setresgid", unix.SYS_SETRESGID, unchanged, 0, unchanged))
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		hears(t, "after a renaming, and two changes of the gid", l, twice(tid))
+	})
+}
+
+func TestNamingTooFewOrTooManyThreadsChangesNothing(t *testing.T) {
+	needRoot(t)
+	l := mustListen(t, os.Getpid())
+	tids, changes := threads(t, 2)
+	if err := l.Only(tids[:1]); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []int{0, MostThreads + 1, 256, 257, 5000} {
+		if err := l.Only(make([]int32, n)); err == nil {
+			t.Errorf("naming %d threads gives no error", n)
+		}
+		changes[1]()
+		changes[0]()
+		hears(t, fmt.Sprintf("after naming %d threads", n), l, twice(tids[0]))
+	}
+}
+
+func TestNamingOtherThreadsKeepsWhatIsQueued(t *testing.T) {
+	needRoot(t)
+	l := mustListen(t, os.Getpid())
+	tids, changes := threads(t, 3)
+	var want []int32
+	for i, step := range []struct {
+		set   func() error
+		heard []int // of the threads, of which all change
+	}{
+		{func() error { return nil }, []int{0, 1, 2}},
+		{func() error { return l.Only(tids[1:2]) }, []int{1}},
+		{func() error { return l.Only([]int32{tids[2], nobodys(0), tids[0]}) }, []int{0, 2}},
+		{l.All, []int{0, 1, 2}},
+		{func() error { return l.Only([]int32{nobodys(1)}) }, nil},
+		{l.All, []int{0, 1, 2}},
+		{l.All, []int{0, 1, 2}},
+	} {
+		if err := step.set(); err != nil {
+			t.Fatalf("step %d: %v", i, err)
+		}
+		for _, change := range changes {
+			change()
+		}
+		for _, n := range step.heard {
+			want = append(want, twice(tids[n])...)
+		}
+	}
+	hears(t, "after all steps", l, want)
+}
+
+// TestNamedThreadsChangeWhileOthersAreNamed has a thread change all the time while the names of other threads come and go beside its own.
+func TestNamedThreadsChangeWhileOthersAreNamed(t *testing.T) {
+	needRoot(t)
+	l := mustListen(t, os.Getpid())
+	if err := unix.SetsockoptInt(l.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, queue); err != nil {
+		t.Fatalf("setting SO_RCVBUFFORCE: %v", err)
+	}
+	const changes = 100
+	begin, done := make(chan int32), make(chan struct{})
+	go func() {
+		defer close(done)
+		onThread(func() {
+			begin <- int32(unix.Gettid())
+			<-begin
+			for range changes {
+				changeIDs(t)
+			}
+		})
+	}()
+	tid := <-begin
+	if err := l.Only([]int32{tid}); err != nil {
+		t.Fatal(err)
+	}
+	begin <- 0
+	for i := 0; ; i++ {
+		named := []int32{tid}
+		for j := range i % MostThreads {
+			named = slices.Insert(named, j%(len(named)+1), nobodys(j))
+		}
+		if err := l.Only(named); err != nil {
+			t.Fatal(err)
+		}
+		if i%5 == 4 {
+			if err := l.All(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		select {
+		case <-done:
+		default:
+			continue
+		}
+		break
+	}
+	hears(t, "after all changes", l, slices.Repeat([]int32{tid}, 2*changes))
+}
