@@ -64,11 +64,15 @@ var _ = addRole("client", func() {
 	}
 })
 
-var usedUp []int
+var (
+	usedUp          []int
+	descriptorLimit syscall.Rlimit
+)
 
 func useUpDescriptors() {
 	var limit syscall.Rlimit
 	must(syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit))
+	descriptorLimit = limit
 	limit.Cur = 64
 	must(syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit))
 	for {
@@ -82,6 +86,7 @@ func useUpDescriptors() {
 }
 
 func letDescriptorsGo() {
+	must(syscall.Setrlimit(syscall.RLIMIT_NOFILE, &descriptorLimit)) // it also bounds what this user may have under way
 	for _, fd := range usedUp {
 		unix.Close(fd)
 	}

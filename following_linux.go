@@ -29,7 +29,7 @@ type following struct {
 
 // mostWaiting is how many announcements are taken off the channel before their place among the data is reached. More stay in
 // the kernel's queue, whose length the sender pays for.
-const mostWaiting = 64
+const mostWaiting = 512
 
 // changesLimit is how many changes of a client are taken in at once. One that changes as fast as it can must not take the others' time.
 // A change may come in several: groups, gid, uid.
@@ -46,10 +46,10 @@ func (s *serverEnd) newFollowing(c *Conn, channel *announce.Receiver, source uin
 
 // hear takes in one announcement when one has come. It runs on the watching goroutine.
 func (s *serverEnd) hear(c *Conn) {
-	s.mu.Lock()
+	if !s.mu.TryLock() {
+		return // somebody else is at it; if something is left then, this is called again
+	}
 	defer s.mu.Unlock()
-	s.hearing = true
-	defer func() { s.hearing = false }()
 	f := s.known.following
 	switch {
 	case s.known.lost != nil || f.channel == nil:
@@ -82,6 +82,9 @@ func (s *serverEnd) takeIn(c *Conn) (bool, error) {
 		f.stopListening()
 		return false, nil
 	}
+	if err == announce.ErrLeftOut {
+		return true, nil
+	}
 	if err != nil || a == nil {
 		return false, err
 	}
@@ -111,6 +114,7 @@ func (s *serverEnd) takeIn(c *Conn) (bool, error) {
 	}
 	for _, scope := range f.scopes {
 		if scope.source == a.Source {
+			scope.took = a.Sequence
 			scope.follow(a.Token, a.Proof)
 		}
 	}
@@ -201,7 +205,14 @@ func (s *serverEnd) follow(c *Conn, n uint64) (uint64, error) {
 	if s.known.qos.Tracking == Static {
 		return n, nil // frozen
 	}
-	for {
+	for first := true; ; first = false {
+		if !first { // others may have waited for long
+			s.mu.Unlock()
+			s.mu.Lock()
+			if s.known.lost != nil {
+				return 0, s.known.lost
+			}
+		}
 		if err := s.takeOff(c); err != nil {
 			return 0, s.loseLocked(c, err)
 		}
@@ -214,6 +225,13 @@ func (s *serverEnd) follow(c *Conn, n uint64) (uint64, error) {
 		}
 	}
 	s.makeCurrent(f.since(f.placed))
+	for _, scope := range f.scopes {
+		// It was announced before the scope began, and what was written under it is read in the scope.
+		if scope.source == f.current.Source && scope.took < f.current.Sequence {
+			scope.took = f.current.Sequence
+			scope.follow(f.current.Token, f.current.Proof)
+		}
+	}
 	if len(f.waiting) > 0 {
 		n = min(n, f.waiting[0].At-f.at)
 	}
@@ -231,10 +249,13 @@ func (f *following) since(a *announce.Announced) *announce.Announced {
 	return a
 }
 
+// atOnce is how many announcements are taken off at most before somebody else may have the lock.
+const atOnce = 128
+
 // takeOff takes announcements off the channel.
 func (s *serverEnd) takeOff(c *Conn) error {
 	f := s.known.following
-	for len(f.waiting) < mostWaiting {
+	for n := 0; n < atOnce && len(f.waiting) < mostWaiting; n++ {
 		got, err := s.takeIn(c)
 		if err != nil {
 			return err

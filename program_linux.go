@@ -3,6 +3,7 @@ package guise
 import (
 	"context"
 	"errors"
+	"os"
 	"os/exec"
 	"time"
 
@@ -62,27 +63,47 @@ func (s *Scope) programContext() (context.Context, *token.Token, error) {
 
 // terminate ends the process group of a program that t was the client of.
 func terminate(cmd *exec.Cmd, t *token.Token) error {
-	group := cmd.Process.Pid
-	// By then the number may be another group's. So it gets only what the client itself may signal.
-	time.AfterFunc(programGrace, func() { _ = signalGroupAs(t, group, unix.SIGKILL) })
-	return signalGroup(group, unix.SIGTERM, t)
+	fd, err := openChild(cmd.Process.Pid)
+	if err != nil {
+		return err
+	}
+	time.AfterFunc(programGrace, func() {
+		_ = signalGroup(fd, unix.SIGKILL, t)
+		unix.Close(fd)
+	})
+	return signalGroup(fd, unix.SIGTERM, t)
+}
+
+// openChild returns a pidfd of a child that has not been waited for. With it a signal can't reach another group that got the same
+// number since.
+func openChild(pid int) (fd int, err error) {
+	fd, err = unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return -1, os.ErrProcessDone
+	}
+	if err := unix.Waitid(unix.P_PIDFD, fd, nil, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil); err != nil {
+		unix.Close(fd) // no child of ours: it has been waited for
+		return -1, os.ErrProcessDone
+	}
+	return fd, nil
 }
 
 // signalGroup signals a process group with the server's own rights, which a program has until it has become the client, or as the
 // client, whose rights it has after that.
-func signalGroup(group int, signal unix.Signal, client *token.Token) error {
-	err := unix.Kill(-group, signal)
+func signalGroup(fd int, signal unix.Signal, client *token.Token) error {
+	err := signalGroupNow(fd, signal)
 	if !errors.Is(err, unix.EPERM) {
 		return err
 	}
-	return signalGroupAs(client, group, signal)
-}
-
-func signalGroupAs(client *token.Token, group int, signal unix.Signal) error {
 	var as thread.Worn
 	if err := as.Enter(client); err != nil {
 		return err
 	}
-	err := unix.Kill(-group, signal)
+	err = signalGroupNow(fd, signal)
 	return errors.Join(err, as.Leave())
+}
+
+func signalGroupNow(fd int, signal unix.Signal) error {
+	const processGroup = 1 << 2 // PIDFD_SIGNAL_PROCESS_GROUP, Linux 6.9, as pidfs, without which nothing follows
+	return unix.PidfdSendSignal(fd, signal, nil, processGroup)
 }

@@ -22,6 +22,7 @@ type Scope struct {
 
 	conn   *Conn  // whose client it is, nil for RunAs
 	source uint64 // of the client's, which it follows with dynamic tracking
+	took   uint64 // the number of the announcement that it followed last; the server's end's mu guards it
 	client follower
 	others *others
 }

@@ -108,9 +108,11 @@ func (s *Scope) change(threads []*thread.Worn, t *token.Token) {
 		nobody := s.conn.server.listener.nobody
 		s.token.Store(nobody)
 		for _, w := range s.client.threads {
-			if err := w.Change(nobody); err != nil {
+			if err := w.Change(nobody); errors.Is(err, thread.ErrPrivilege) {
 				// A server without privileges acts with its own rights alone, and can't lose them.
 				s.token.Store(w.Token())
+			} else if err != nil && !errors.Is(err, thread.ErrCannotFollow) {
+				thread.Stop("a scope whose client's context is lost can't be made nobody's: " + err.Error())
 			}
 		}
 		return
@@ -149,7 +151,7 @@ func (s *Scope) way() announce.Way {
 	case s.conn != nil:
 		return announce.Way{s.conn.server.client(s.conn)}
 	case t.Source().Kind == token.FromPeer, t.Source().Kind == token.FromProof:
-		return announce.Way{{PID: t.Source().PID, UID: t.UID(), GID: t.GID()}}
+		return announce.Way{{PID: t.Source().PID, UID: token.UnknownHop.UID, GID: token.UnknownHop.GID}}
 	}
 	return nil
 }

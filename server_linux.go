@@ -24,7 +24,6 @@ type serverEnd struct {
 	scopes   atomic.Int32 // in progress, for those who watch
 	mu       sync.Mutex   // guards becoming known, and known's fields
 	known    *knownClient
-	hearing  bool                      // the watching goroutine is at it
 	hop      atomic.Pointer[token.Hop] // the client's process, once somebody has asked
 }
 
@@ -214,14 +213,8 @@ func (s *serverEnd) loseLocked(c *Conn, why error) error {
 	}
 	k.current = nil
 	s.phase.Store(lost)
-	log := func() {
-		s.listener.config.Logger.Warn("connection ended", "pipe", c.pipe, "client", s.peer, "error", k.lost)
-	}
-	if s.hearing {
-		go log() // nothing else may wait for a logger
-	} else {
-		log()
-	}
+	// Nothing else may wait for a logger.
+	go s.listener.config.Logger.Warn("connection ended", "pipe", c.pipe, "client", s.peer, "error", k.lost)
 	s.observe(WatchLost)
 	if f := k.following; f != nil {
 		if f.channel != nil {
@@ -365,6 +358,7 @@ func (s *serverEnd) context(c *Conn, scope func(*knownClient) *Scope) (*token.To
 	entering := scope(k)
 	if follows && s.listener.scopesFollow {
 		f := k.following
+		entering.took = f.current.Sequence
 		entering.beginFollowing(k.current, c, f.current.Source, f.current.Proof)
 		f.scopes = append(f.scopes, entering)
 	} else {

@@ -44,9 +44,10 @@ func (e *clientEnd) voiceOf(s *Scope, seen *token.Token) *voice {
 	return v
 }
 
-// over reports whether there is nothing more to tell of it but with a write. That its context is lost is told also after a scope's end.
+// over reports whether there is nothing more to tell of it but with a write. What it became while it lasted is told also after a scope's
+// end.
 func (v *voice) over() bool {
-	return v.scope == nil || v.scope.ended.Load() && (v.token == nil || v.scope.lostErr() == nil)
+	return v.scope == nil || v.scope.ended.Load() && (v.token == nil || v.token == v.scope.Token() && v.scope.lostErr() == nil)
 }
 
 // spoke notes what the server was told.
@@ -203,7 +204,6 @@ func (e *clientEnd) announce() {
 		}
 		if err := e.announceScope(v); err != nil {
 			e.cannot(err, 0)
-			return
 		}
 	}
 }
@@ -234,11 +234,17 @@ func (e *clientEnd) announceScope(v *voice) error {
 		Level: t.AtMost(e.stated.Level), EffectiveOnly: e.stated.EffectiveOnly || t.EffectiveOnly(),
 		Source: v.scope.id, Now: true,
 	}
-	if err := e.pass(v.scope, t, proof, c); err != nil {
-		return err
+	err := e.pass(v.scope, t, proof, c)
+	switch {
+	case err == nil:
+		v.token = t
+	case errors.Is(err, thread.ErrPrivilege), errors.Is(err, announce.ErrTooFar):
+		// The server behind must not go on as who the client was.
+		if err = e.channel.Lost(announce.AtOnce, v.scope.id); err == nil {
+			v.token = nil
+		}
 	}
-	v.token = t
-	return nil
+	return err
 }
 
 // pass announces t, which a scope has followed to.
@@ -247,27 +253,24 @@ func (e *clientEnd) pass(s *Scope, t *token.Token, proof *announce.Proof, c anno
 	if t.UID() == 0 {
 		c.Capabilities = t.CapabilitiesWithin(s.worn.ServerCapabilities())
 	}
-	if proof != nil {
-		err := e.channel.Way(announce.AtOnce, s.way())
-		if err == nil {
+	if way := s.way(); way != nil {
+		err := e.channel.Way(announce.AtOnce, way)
+		if err == nil && proof != nil {
 			return e.channel.Pass(announce.AtOnce, proof, c)
 		}
-		if !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EINVAL) {
+		if err != nil && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EINVAL) {
 			return err
 		}
 	}
-	// This process speaks only for itself. Without privileges it is who its client is.
-	var own announce.Look
-	if err := own.Take(); err != nil {
+	// This process proves it itself, by its right to become its client, or by being who that is.
+	as := announce.LookOf(t, c.Capabilities)
+	own, err := proveAs(as)
+	if err != nil {
 		return err
 	}
-	if !own.Is(t) {
-		return errNotOurs
-	}
-	return e.channel.Announce(announce.AtOnce, &own, c)
+	defer own.Close()
+	return e.channel.Prove(announce.AtOnce, own, c)
 }
-
-var errNotOurs = errors.New("this process can't prove its client's context")
 
 // latest returns what the scope has become. The proof is the caller's to release.
 func (s *Scope) latest() (t *token.Token, proof *announce.Proof, lost error) {

@@ -55,9 +55,9 @@ func (l *Look) Take() error {
 // Token returns a token of the same ids and groups.
 func (l *Look) Token() (*token.Token, error) { return token.FromIDs(l.uid, l.gid, l.groups) }
 
-// Is reports whether the looker has the ids and groups of t.
-func (l *Look) Is(t *token.Token) bool {
-	return l.uid == t.UID() && l.gid == t.GID() && slices.Equal(l.groups, t.Groups())
+// LookOf returns what a thread that wears t looks like.
+func LookOf(t *token.Token, caps token.Capabilities) *Look {
+	return &Look{uid: t.UID(), gid: t.GID(), groups: t.Groups(), caps: caps}
 }
 
 // CopyFrom makes l the same as o, in l's own memory.

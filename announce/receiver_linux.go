@@ -96,6 +96,9 @@ func (r *Receiver) Follow(pipe int) error {
 // ErrCannotProve says that this kernel has no means to prove a client's changes.
 var ErrCannotProve = errors.New("this kernel can't prove changes of a client's context")
 
+// ErrLeftOut is what Next returns for a context that does not count, and breaks nothing.
+var ErrLeftOut = errors.New("a context that does not count")
+
 // Announced is a context that the kernel proved, or one that is lost.
 type Announced struct {
 	Token    *token.Token // nil if it is lost
@@ -121,7 +124,7 @@ type Announced struct {
 //     only ids that it may take at that moment, so old sockets die with the right to their ids;
 //   - has a sequence number above the one before.
 //
-// A context that changed between writes of a process that has gone since is left out: the last proven one stands. What was written
+// A context that changed between writes of a process that has gone since is left out, with [ErrLeftOut]: the last proven one stands. What was written
 // under one that can't be proved any more is not acted on at all.
 //
 // The second does not count for a client that says, in a message just before, which way the context came: the ids which that
@@ -148,10 +151,8 @@ func (r *Receiver) Next() (*Announced, error) {
 		}
 		t, err := r.peer.prove(got.descriptor, got.cred, way != nil)
 		if m.Now && (errors.Is(err, errGone) || err == nil && t.Gone()) {
-			// Its last proven context stands. There may be many more, so this one's socket does not wait for them.
-			discard.PairEnd(got.descriptor)
-			dispose = nil
-			return r.Next()
+			dispose = discard.PairEnd
+			return nil, ErrLeftOut // its last proven context stands
 		}
 		if err != nil {
 			return nil, err

@@ -10,6 +10,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/guise-project/guise/internal/discard"
+	"github.com/guise-project/guise/internal/unixsocket"
 	"github.com/guise-project/guise/token"
 )
 
@@ -79,8 +81,8 @@ func (s *Sender) Announce(how Sending, look *Look, c Context) error {
 
 // Own is a token socket of a thread's, for announcing its context on several channels.
 type Own struct {
-	near, far int
-	look      *Look
+	fd   int
+	look *Look
 }
 
 // ErrChangedMeanwhile says that a thread's ids have changed between looking at them and proving them: look again.
@@ -98,7 +100,8 @@ func (l *Look) Prove() (Own, error) {
 
 // ProveWith is Prove with a socketpair that was made by a thread whose context l has to be. It takes the descriptors over.
 func (l *Look) ProveWith(near, far int) (Own, error) {
-	o := Own{near, far, l}
+	unix.Close(near) // so that nobody who gets the other end can queue anything
+	o := Own{far, l}
 	cred, err := unix.GetsockoptUcred(far, unix.SOL_SOCKET, unix.SO_PEERCRED)
 	var groups []uint32
 	if err == nil {
@@ -115,15 +118,12 @@ func (l *Look) ProveWith(near, far int) (Own, error) {
 }
 
 // Close closes the token socket.
-func (o Own) Close() {
-	unix.Close(o.near)
-	unix.Close(o.far)
-}
+func (o Own) Close() { unix.Close(o.fd) }
 
 // Prove is Announce with a token socket that was made before.
 func (s *Sender) Prove(how Sending, own Own, c Context) error {
 	c.Capabilities = own.look.caps
-	return s.context(how, own.far, own.look.uid, own.look.gid, c)
+	return s.context(how, own.fd, own.look.uid, own.look.gid, c)
 }
 
 // Pass announces a context with the token socket of the process that it came from. The calling thread has to be able to claim its
@@ -178,7 +178,7 @@ func (s *Sender) Settle(how Sending) error {
 	if err := s.sendContext(how, s.owed); err != nil {
 		return err
 	}
-	unix.Close(s.owed.fd)
+	discard.PairEnd(s.owed.fd) // its maker may have queued something on it
 	s.owed = nil
 	return nil
 }
@@ -240,13 +240,25 @@ func (s *Sender) WaitAnswer() (any, error) {
 // SetDeadline bounds how long sending and WaitAnswer wait. The zero time is no bound.
 func (s *Sender) SetDeadline(t time.Time) error { return s.file.SetDeadline(t) }
 
-// Close closes the client's end. What is owed stays until [Sender.Forget].
-func (s *Sender) Close() error { return s.file.Close() }
+// Close closes the client's end. What the server has put on it is not closed on the caller's time. What is owed stays until
+// [Sender.Forget].
+func (s *Sender) Close() error {
+	pending := false
+	err := s.raw.Control(func(fd uintptr) {
+		pending = unix.Shutdown(int(fd), unix.SHUT_RDWR) == nil && unixsocket.Pending(int(fd))
+	})
+	if err != nil || !pending {
+		return s.file.Close()
+	}
+	s.file.SetDeadline(time.Unix(1, 0)) // whoever still waits need not
+	discard.Call(func() { s.file.Close() })
+	return nil
+}
 
 // Forget lets go of what is owed, after Close.
 func (s *Sender) Forget() {
 	if s.owed != nil {
-		unix.Close(s.owed.fd)
+		discard.PairEnd(s.owed.fd)
 		s.owed = nil
 	}
 }

@@ -119,7 +119,7 @@ func (w *Worn) mayBecome(t *token.Token) error {
 	case t.UID() == 0 && server.uids.effective != 0:
 		return fmt.Errorf("%w: a server that is not root never acts as uid 0, and this one is uid %d", ErrPrivilege, server.uids.effective)
 	case !holdsSwitching(server.caps.Effective):
-		return fmt.Errorf("%w: this process (uid %d) has not both and can't act as %s", ErrPrivilege, server.uids.effective, t)
+		return fmt.Errorf("%w: this process (uid %d) has not both and can't act as uid %d", ErrPrivilege, server.uids.effective, t.UID())
 	case w.was.losesPermitted(t.UID()):
 		return fmt.Errorf("%w: uids %d, %d, %d (real, effective, saved) leave no way back from uid %d; a set-user-ID program has to take over its effective uid as the real one first",
 			ErrPrivilege, w.was.uids.real, w.was.uids.effective, w.was.uids.saved, t.UID())

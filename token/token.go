@@ -163,7 +163,7 @@ func (t *Token) Wearable() error {
 	case t.obstacle != nil:
 		return fmt.Errorf("%w: %s", ErrNotWearable, t.obstacle.reason)
 	case t.Level() < Impersonation:
-		return fmt.Errorf("%w: acting as %s takes level impersonation, it allows %s", ErrLevel, t, t.Level())
+		return fmt.Errorf("%w: acting as uid %d takes level impersonation, it allows %s", ErrLevel, t.uid, t.Level())
 	}
 	return nil
 }
