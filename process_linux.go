@@ -50,7 +50,7 @@ var eventsLimit = readiness.Limit{Times: 16, Interval: 2 * time.Millisecond}
 
 // followProcess has an end told of changes of a thread of this process, and of no other. What changed before that is looked at soon.
 func followProcess(e *clientEnd, old, tid int32) {
-	if ownProcess.follow(e, old, tid) {
+	if ownProcess.follow(e, old, tid) || old == 0 {
 		later(e, tid)
 	}
 }
