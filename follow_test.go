@@ -101,11 +101,7 @@ func TestWhatWasReadIsActedOnAsItsWriter(t *testing.T) {
 			writers = append(writers, identity(t, 61000+uint32(i), 61000))
 			writeAs(t, near, writers[i], i)
 		}
-		server, err := l.AcceptPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer server.Close()
+		server := acceptUnread(t, l)
 		for buf, i := make([]byte, 8), 0; i < writes; i++ {
 			n, err := server.Read(buf)
 			if err != nil || n != 1 || buf[0] != byte(i) {
@@ -151,11 +147,7 @@ func TestListenerNeedsALevel(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer near.Close()
-		server, err := l.AcceptPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer server.Close()
+		server := acceptUnread(t, l)
 		err = server.WaitClient(t.Context())
 		if !errors.Is(err, want) || (err == nil) != (want == nil) {
 			t.Errorf("a client that states %v is met with %v, want %v", stated, err, want)

@@ -225,14 +225,7 @@ func TestChangeThatTheServerTakesInInItsScopeGoesOn(t *testing.T) {
 				before := last.scope.Token()
 				for i := range uint32(200) {
 					to := identity(t, 61001+i%2, 61001+i%2, 61101+i)
-					changed := make(chan struct{})
-					go func() { defer close(changed); client.become(to) }()
-					until(t, fmt.Sprintf("B has to see change %d", i), func() (string, bool) {
-						takeIn(t, b)
-						got := s.Token()
-						return shows(got), got.SameIDs(to)
-					})
-					<-changed
+					changesUntil(t, client, to, s, func() { takeIn(t, b) })
 					if !last.becomes(fmt.Sprintf("after B itself took in change %d, C:", i), to) {
 						return
 					}
@@ -274,14 +267,7 @@ func TestChangeDuringAHopsWritesGoesOn(t *testing.T) {
 		last := enters(t, c)
 		for i := range uint32(300) {
 			to := identity(t, 61001+(i+1)%2, 61001)
-			changed := make(chan struct{})
-			go func() { defer close(changed); client.become(to) }()
-			until(t, fmt.Sprintf("B has to see change %d", i), func() (string, bool) {
-				writes(t, hop)
-				got := s.Token()
-				return shows(got), got.SameIDs(to)
-			})
-			<-changed
+			changesUntil(t, client, to, s, func() { writes(t, hop) })
 			if !last.becomes(fmt.Sprintf("after change %d, which came while B wrote, C:", i), to) {
 				break
 			}
@@ -338,4 +324,17 @@ func TestChangeDuringAHopsDialGoesOn(t *testing.T) {
 			}
 		}
 	})
+}
+
+// changesUntil has a client change, and the holder of a scope for it do something again and again meanwhile, until the scope shows it.
+func changesUntil(t *testing.T, client *player, to *token.Token, s *guise.Scope, meanwhile func()) {
+	t.Helper()
+	changed := make(chan struct{})
+	go func() { defer close(changed); client.become(to) }()
+	until(t, "B has to see that A has changed: it", func() (string, bool) {
+		meanwhile()
+		got := s.Token()
+		return shows(got), got.SameIDs(to)
+	})
+	<-changed
 }

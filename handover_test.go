@@ -84,11 +84,7 @@ os.execv(sys.argv[2], ["id", "-u"])`
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	server, err := l.AcceptPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Close()
+	server := acceptUnread(t, l)
 	if b, err := io.ReadAll(server); err != nil || string(b) != "0\n" {
 		t.Fatalf("read %q, %v; want what the set-user-ID program wrote as root", b, err)
 	}

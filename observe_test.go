@@ -194,11 +194,7 @@ func TestWatchShowsTheChainAndScopesThatFollow(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer near.Close()
-	far, err := l.AcceptPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer far.Close()
+	far := acceptUnread(t, l)
 	if _, err := far.Read(make([]byte, 1)); err != nil {
 		t.Fatal(err)
 	}
@@ -265,11 +261,7 @@ func TestWatchTellsOfTheLostAndHidesTheAnonymous(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer near.Close()
-		server, err := l.AcceptPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer server.Close()
+		server := acceptUnread(t, l)
 		if err := server.WaitClient(t.Context()); (err != nil) != test.lost {
 			t.Fatal(err)
 		}

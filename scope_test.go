@@ -396,11 +396,7 @@ func TestContextTravelsWithTheData(t *testing.T) {
 					}
 				}
 				near.Close()
-				server, err := l.AcceptPipe()
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer server.Close()
+				server := acceptUnread(t, l)
 				read := ""
 				for buf := make([]byte, size); ; {
 					n, err := server.Read(buf)

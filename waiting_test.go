@@ -22,11 +22,7 @@ func TestWaitClientLeavesTheReadDeadlineAlone(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer near.Close()
-			server, err := l.AcceptPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer server.Close()
+			server := acceptUnread(t, l)
 			if err := server.SetReadDeadline(set); err != nil {
 				t.Fatal(err)
 			}

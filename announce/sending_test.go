@@ -292,17 +292,8 @@ func TestProofIsPassedOnAsItCame(t *testing.T) {
 	}
 	s, next := connectedSender(t)
 	leftover.ByThis(t, func() {
-		r, err := ReceivePreface(pipe)
-		if err != nil {
-			t.Fatal(err)
-		}
+		r := follows(t, pipe)
 		defer r.Close()
-		if _, _, err := r.Hello(); err != nil {
-			t.Fatal(err)
-		}
-		if err := r.Follow(pipe); err != nil {
-			t.Fatal(err)
-		}
 		first, err := r.Next()
 		if err != nil || first == nil {
 			t.Fatalf("Next = %+v, %v", first, err)

@@ -600,17 +600,8 @@ func TestWhatAProcessThatHasGoneAnnounced(t *testing.T) {
 						death.end(t, cmd, end)
 					}
 					leftover.ByThis(t, func() {
-						r, err := ReceivePreface(pipe)
-						if err != nil {
-							t.Fatal(err)
-						}
+						r := follows(t, pipe)
 						defer r.Close()
-						if _, _, err := r.Hello(); err != nil {
-							t.Fatal(err)
-						}
-						if err := r.Follow(pipe); err != nil {
-							t.Fatal(err)
-						}
 						if !before {
 							death.end(t, cmd, end)
 						}
@@ -646,17 +637,8 @@ func TestManyThatAreLeftOutTakeNoDescriptors(t *testing.T) {
 	if said != "sent" {
 		t.Fatal(said)
 	}
-	r, err := ReceivePreface(pipe)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := follows(t, pipe)
 	defer r.Close()
-	if _, _, err := r.Hello(); err != nil {
-		t.Fatal(err)
-	}
-	if err := r.Follow(pipe); err != nil {
-		t.Fatal(err)
-	}
 	end()
 	var before unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
@@ -728,4 +710,21 @@ func nextThatCounts(r *Receiver) (*Announced, error) {
 			return a, err
 		}
 	}
+}
+
+// follows takes over the control channel that comes over a pipe, which stays the caller's to close, up to where contexts come.
+func follows(t *testing.T, pipe int) *Receiver {
+	t.Helper()
+	r, err := ReceivePreface(pipe)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err = r.Hello(); err == nil {
+		err = r.Follow(pipe)
+	}
+	if err != nil {
+		r.Close()
+		t.Fatal(err)
+	}
+	return r
 }

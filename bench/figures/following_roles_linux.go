@@ -34,22 +34,11 @@ func changer(args []string) error {
 	if err != nil {
 		return err
 	}
-	if err := onCPU(0); err != nil {
-		return err
-	}
-	change, err := changing(how)
-	if err != nil {
-		return err
-	}
-	c, err := guise.Dial(path, &guise.QoS{Tracking: guise.Dynamic})
+	c, change, err := connectChanging(path, how)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	if _, err := c.Write([]byte{0}); err != nil {
-		return err
-	}
-	fmt.Println("connected")
 	order := make([]byte, 1)
 	for uid := secondUID; ; uid = firstUID + secondUID - uid {
 		if n, err := syscall.Read(0, order); n == 0 || err != nil {
@@ -64,6 +53,34 @@ func changer(args []string) error {
 			return err
 		}
 	}
+}
+
+// connectChanging opens a pipe on the first CPU, and returns what changes the client's effective uid.
+func connectChanging(path, how string) (c *guise.Conn, change func(uid int) error, err error) {
+	if err := onCPU(0); err != nil {
+		return nil, nil, err
+	}
+	if change, err = changing(how); err != nil {
+		return nil, nil, err
+	}
+	if c, err = openDynamic(path); err != nil {
+		return nil, nil, err
+	}
+	fmt.Println("connected")
+	return c, change, nil
+}
+
+// openDynamic opens a pipe with dynamic tracking and writes to it, so that its server gets on.
+func openDynamic(path string) (*guise.Conn, error) {
+	c, err := guise.Dial(path, &guise.QoS{Tracking: guise.Dynamic})
+	if err != nil {
+		return nil, err
+	}
+	if _, err := c.Write([]byte{0}); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
 }
 
 // changing makes the client one that may be either user, with one as its real uid and the other as its saved one, and returns what
@@ -99,22 +116,11 @@ func flooder(args []string) error {
 	if err != nil {
 		return err
 	}
-	if err := onCPU(0); err != nil {
-		return err
-	}
-	change, err := changing(byThread)
-	if err != nil {
-		return err
-	}
-	c, err := guise.Dial(args[0], &guise.QoS{Tracking: guise.Dynamic})
+	c, change, err := connectChanging(args[0], byThread)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	if _, err := c.Write([]byte{0}); err != nil {
-		return err
-	}
-	fmt.Println("connected")
 	ended := make(chan struct{})
 	go func() { role.AwaitEnd(); close(ended) }()
 	for uid := secondUID; ; {
@@ -168,14 +174,11 @@ func hop(args []string) error {
 	}
 	return c.RunAsClient(func(*guise.Scope) error {
 		if next != "" {
-			further, err := guise.Dial(next, &guise.QoS{Tracking: guise.Dynamic})
+			further, err := openDynamic(next)
 			if err != nil {
 				return err
 			}
 			defer further.Close()
-			if _, err := further.Write([]byte{0}); err != nil {
-				return err
-			}
 		}
 		if watched == "" {
 			fmt.Println("in a scope")

@@ -126,14 +126,11 @@ func idleClient(args []string) error {
 		return err
 	}
 	for range n {
-		c, err := guise.Dial(args[0], &guise.QoS{Tracking: guise.Dynamic})
+		c, err := openDynamic(args[0])
 		if err != nil {
 			return err
 		}
 		defer c.Close()
-		if _, err := c.Write([]byte{0}); err != nil {
-			return err
-		}
 	}
 	fmt.Println("connected")
 	role.AwaitEnd()
