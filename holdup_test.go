@@ -4,6 +4,8 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"testing"
@@ -111,6 +113,68 @@ func TestWhatIsReadInAScopeIsItsWritersToo(t *testing.T) {
 	})
 	if err != nil {
 		t.Error(err)
+	}
+}
+
+// TestClientWhoseConnectionIsBusyHoldsUpNobodyElse: the thread that follows does not wait for who is at a connection.
+func TestClientWhoseConnectionIsBusyHoldsUpNobodyElse(t *testing.T) {
+	needRoot(t, "the clients have ids of their own")
+	l := listenAt(t, nil)
+	bad, badServer := rawAlice(t, l)
+	good, goodServer := rawAlice(t, l)
+	badServer.server.mu.Lock()
+	defer badServer.server.mu.Unlock()
+	bad.say("garbage")
+	err := goodServer.RunAsClient(func(*Scope) error {
+		good.say("garbage")
+		becomesUID(t, "while somebody is at another connection that has something to be heard,", nobodyOf(l))
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// TestNotAllThatAClientAnnouncesIsTakenInAtOnce: one that announces without end would keep its server's caller, and the lock.
+func TestNotAllThatAClientAnnouncesIsTakenInAtOnce(t *testing.T) {
+	needRoot(t, "the client has ids of its own")
+	client, server := rawAlice(t, listenAt(t, nil))
+	s := server.server
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	const more = atOnce + 20
+	asAlice(func() {
+		socket, claim := client.token(), client.claim()
+		for i := range uint64(more) {
+			must(client.sayAs(claim, rawNow(i+1, 0), socket))
+		}
+	})
+	for _, want := range []uint64{atOnce, more} {
+		if err := s.takeOff(server); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.known.following.current.Sequence; got != want {
+			t.Errorf("%d announcements have been taken in, want %d", got, want)
+		}
+	}
+}
+
+// TestChildThatHasBeenWaitedForIsNotSignalled: its number may be another's by then.
+func TestChildThatHasBeenWaitedForIsNotSignalled(t *testing.T) {
+	cmd := exec.Command("/bin/sleep", "60")
+	must(cmd.Start())
+	fd, err := openChild(cmd.Process.Pid)
+	if err != nil {
+		t.Fatalf("a child that runs: %v", err)
+	}
+	defer unix.Close(fd)
+	must(cmd.Process.Kill())
+	cmd.Wait()
+	// This process's own number is sure to be in use, and by no child.
+	for _, pid := range []int{cmd.Process.Pid, os.Getpid()} {
+		if fd, err := openChild(pid); err != os.ErrProcessDone {
+			t.Errorf("openChild of %d = %d, %v, want os.ErrProcessDone", pid, fd, err)
+		}
 	}
 }
 
