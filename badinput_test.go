@@ -173,9 +173,9 @@ func misbehaviours() []misbehaviour {
 			must(c.sayAs(c.claim(), rawNow(1, 0), token))
 			must(c.announce(1, token, c.claim()))
 		}),
-		message("unknown flag", toldProtocol, "flags 0x4", func(c *rawClient) {
+		message("unknown flag", toldProtocol, "flags 0x8", func(c *rawClient) {
 			b := []byte(rawContext(0, 1, 1))
-			b[5] = 4
+			b[5] = 8
 			must(c.sayAs(c.claim(), string(b), c.token()))
 		}),
 		message("loss with a descriptor", toldProtocol, "a descriptor came", func(c *rawClient) { c.say(rawLost(1, 0), c.token()) }),

@@ -73,6 +73,7 @@ type told struct {
 	source uint64
 	level  Level
 	only   bool
+	remote bool // the context came over the network
 }
 
 // newClientEnd sends the preface on a socket that is connected, on a thread that wears what it wore when it connected, or what its
@@ -95,10 +96,11 @@ func newClientEnd(c *Conn, qos QoS, look *announce.Look, seen *token.Token) (*cl
 	}
 	e.placed.look.CopyFrom(look)
 	e.placed.level, e.placed.only, e.placed.source = qos.Level, qos.EffectiveOnly, source(s)
+	e.placed.remote = remote(w, seen)
 	e.stated.Level, e.stated.EffectiveOnly = qos.Level, qos.EffectiveOnly
 	hello := announce.Hello{
 		Level: qos.Level, Tracking: qos.Tracking, EffectiveOnly: qos.EffectiveOnly,
-		Source: e.placed.source, Capabilities: look.Capabilities(),
+		Source: e.placed.source, Capabilities: look.Capabilities(), Network: e.placed.remote,
 	}
 	e.channel, err = announce.Open(raw, func(channel *announce.Sender) error {
 		if s == nil {
@@ -144,6 +146,16 @@ func scopeOf(w *thread.Worn) *Scope {
 func (e *clientEnd) limit(w *thread.Worn, qos *QoS) {
 	qos.Level = w.Token().AtMost(qos.Level)
 	qos.EffectiveOnly = qos.EffectiveOnly || w.Token().EffectiveOnly()
+}
+
+// remote reports whether a context came over the network: seen, or if that is nil what the thread wears. It is said of every
+// scope, also by a process that can't tell more: it takes something away.
+func remote(w *thread.Worn, seen *token.Token) bool {
+	if seen == nil && w != nil {
+		seen = w.Token()
+	}
+	_, network := seen.Origin()
+	return network
 }
 
 // source returns what a context is of: the scope s, 0 for the process itself.

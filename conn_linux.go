@@ -1,6 +1,7 @@
 package guise
 
 import (
+	"errors"
 	"io"
 	"net"
 	"sync/atomic"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/guise-project/guise/internal/discard"
 	"github.com/guise-project/guise/internal/unixsocket"
+	"github.com/guise-project/guise/token"
 )
 
 // Conn is one end of a pipe: of a server that accepted it or of a client that dialled it. It is a [net.Conn] and a
@@ -21,7 +23,8 @@ import (
 type Conn struct {
 	socket  *net.UnixConn
 	server  *serverEnd // nil on the client's end
-	client  *clientEnd // nil on the server's end
+	client  *clientEnd // nil on the server's end, and if carried is set
+	carried *carriedEnd
 	pipe    string
 	message bool
 	closed  atomic.Bool
@@ -34,6 +37,9 @@ type Conn struct {
 func (c *Conn) Read(p []byte) (int, error) {
 	if c.server != nil {
 		return c.server.read(c, p)
+	}
+	if c.carried != nil {
+		return c.carried.read(c, p)
 	}
 	return c.client.read(c, p)
 }
@@ -48,26 +54,39 @@ func (c *Conn) Write(p []byte) (int, error) {
 		}
 		return n, c.fail("write", err)
 	}
+	if c.carried != nil {
+		return c.carried.write(c, p)
+	}
 	return c.client.write(c, p)
 }
 
 // writeSocket writes p, in message mode as one message.
 func (c *Conn) writeSocket(p []byte) (int, error) {
+	if c.message && c.server != nil && c.server.network != nil {
+		return c.server.network.frames.write(c.socket, p)
+	}
 	if c.message && len(p) == 0 {
 		return 0, c.sendEmpty()
 	}
 	return c.socket.Write(p)
 }
 
-// Close closes the connection. It never waits for what the other end may have put on it.
+// Close closes the connection. It never waits for what the other end may have put on it. A client on another machine still gets what
+// was written before, if it reads it within 30 seconds and this process lives that long; see [Conn.Flush].
 func (c *Conn) Close() error {
 	if c.closed.Swap(true) {
 		return opError("close", c.pipe, net.ErrClosed)
 	}
-	if c.server != nil {
+	switch {
+	case c.server != nil:
 		c.server.close()
-	} else {
+	case c.client != nil:
 		c.client.close()
+	}
+	if c.server != nil && c.server.network != nil {
+		c.socket.SetDeadline(time.Unix(1, 0)) // whoever still waits on it need not
+		c.linger(func() { closePipe(c.socket) })
+		return nil
 	}
 	closePipe(c.socket)
 	return nil
@@ -94,7 +113,13 @@ func closePipe(socket *net.UnixConn) {
 }
 
 // CloseWrite shuts down the writing side: the other end reads to the end and can still answer.
+//
+// Between machines a client can't do that, as SMB has nothing for it: the server is not told.
 func (c *Conn) CloseWrite() error {
+	if c.server != nil && c.server.network != nil && !c.closed.Load() {
+		c.linger(func() { _ = c.socket.CloseWrite() })
+		return nil
+	}
 	return c.fail("close", c.socket.CloseWrite())
 }
 
@@ -104,13 +129,29 @@ func (c *Conn) CloseRead() error {
 }
 
 // LocalAddr returns this end's address.
-func (c *Conn) LocalAddr() net.Addr { return c.socket.LocalAddr() }
+func (c *Conn) LocalAddr() net.Addr {
+	if c.carried != nil {
+		return c.carried.Local
+	}
+	return c.socket.LocalAddr()
+}
 
-// RemoteAddr returns the other end's address; a client's is usually empty.
-func (c *Conn) RemoteAddr() net.Addr { return c.socket.RemoteAddr() }
+// RemoteAddr returns the other end's address: between machines a [*net.TCPAddr]. A client's on this machine is usually empty.
+func (c *Conn) RemoteAddr() net.Addr {
+	if c.carried != nil {
+		return c.carried.Remote
+	}
+	if c.server != nil && c.server.network != nil {
+		return c.server.network.address
+	}
+	return c.socket.RemoteAddr()
+}
 
 // SetDeadline sets the deadlines for reading and writing; see [net.Conn].
 func (c *Conn) SetDeadline(t time.Time) error {
+	if c.closed.Load() {
+		return c.fail("set deadline", net.ErrClosed)
+	}
 	if c.client != nil {
 		c.client.setWriteDeadline(t)
 	}
@@ -120,6 +161,9 @@ func (c *Conn) SetDeadline(t time.Time) error {
 
 // SetReadDeadline sets the deadline for reading; see [net.Conn].
 func (c *Conn) SetReadDeadline(t time.Time) error {
+	if c.closed.Load() {
+		return c.fail("set deadline", net.ErrClosed)
+	}
 	c.readDeadline.Store(&t)
 	return c.fail("set deadline", c.socket.SetReadDeadline(t))
 }
@@ -134,13 +178,28 @@ func (c *Conn) restoreReadDeadline() {
 
 // SetWriteDeadline sets the deadline for writing; see [net.Conn].
 func (c *Conn) SetWriteDeadline(t time.Time) error {
+	if c.closed.Load() {
+		return c.fail("set deadline", net.ErrClosed)
+	}
 	if c.client != nil {
 		c.client.setWriteDeadline(t)
 	}
 	return c.fail("set deadline", c.socket.SetWriteDeadline(t))
 }
 
-// SyscallConn returns the pipe's socket.
+// Peer returns who opened the pipe, on a client's end who listens on it, whatever was stated: it is what [ListenConfig.Allow] and
+// [Dialer.CheckServer] see, and says nothing of what a server may do with it. See [token.Of].
+func (c *Conn) Peer() (*token.Token, error) {
+	if c.carried != nil {
+		return nil, opError("identify", c.pipe, errors.New("the server is on another machine, which tells no more of it than that it is the one that was asked for"))
+	}
+	if c.server != nil && c.server.network != nil {
+		return c.server.peer, nil
+	}
+	return token.Of(c.socket)
+}
+
+// SyscallConn returns the pipe's socket. That of a client on another machine is Samba's.
 func (c *Conn) SyscallConn() (syscall.RawConn, error) { return c.socket.SyscallConn() }
 
 // Name returns the pipe's name or path.
@@ -154,6 +213,9 @@ func (c *Conn) Message() bool { return c.message }
 func (c *Conn) QoS() QoS {
 	if c.server != nil {
 		return c.server.qosInForce(c)
+	}
+	if c.carried != nil {
+		return c.carried.QoS
 	}
 	return c.client.qosInForce()
 }

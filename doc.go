@@ -37,10 +37,18 @@
 // A pipe's name is of letters, digits, '.', '_' and '-', at most 64 bytes, and is folded to lower case. \\.\pipe\NAME is the same
 // name. Root's pipes are in /run/guise/pipe, where nobody else can take a name, a user's own in $XDG_RUNTIME_DIR/guise/pipe; a
 // client looks in the first before the second. The variable GUISE_DIR replaces both, unless the program has more rights than
-// whoever started it. A name with a slash in it is a socket's own path. Names on other machines (\\HOST\pipe\NAME) are refused.
+// whoever started it. A name with a slash in it is a socket's own path. Names on other machines (\\HOST\pipe\NAME) are for package
+// [github.com/guise-project/guise/smb].
 //
 // Listen insists that nobody else can write to the directory or move it, so /tmp itself won't do. Clients that have to know who
 // serves them use [Dialer].CheckServer, which is asked before anything is sent.
+//
+// # Other machines
+//
+// ListenConfig.Network publishes a pipe to this machine's Samba server, which carries it to clients on other machines: Windows, the
+// smb package, anything that speaks SMB. They come out of the same Accept, as the accounts that Samba maps them to. Their tracking is
+// static and their level Impersonation, because SMB says neither. What came over the network has no credentials to go on with: in such a
+// scope, and in those of servers behind it, opening a pipe on another machine is [ErrNoDelegation]. docs/machines.md has the rest.
 //
 // # Tokens
 //

@@ -29,6 +29,8 @@ var (
 	ErrWrongScope = errors.New("this connection belongs to a scope that lasts, and is written to from outside it")
 	// ErrMoreData: the message is longer than the buffer; the next read returns the rest (NT: ERROR_MORE_DATA).
 	ErrMoreData = errors.New("the message is longer than the buffer; the next read returns the rest")
+	// ErrMessageTooLong: a message is longer than can be received, [MaxMessage] bytes, or be sent over the network, 65,535 bytes.
+	ErrMessageTooLong = errors.New("a message is too long")
 	// ErrScopeEnded: a Scope was used after its function had returned.
 	ErrScopeEnded = errors.New("the scope has ended")
 	// ErrBadName: this can't be the name or path of a pipe.
@@ -39,13 +41,16 @@ var (
 	ErrNobodyListens = errors.New("nobody listens on this pipe; its server has gone")
 	// ErrBusy: the server did not accept the connection in time (NT: ERROR_PIPE_BUSY).
 	ErrBusy = errors.New("the pipe's server is busy: it accepts no more connections for now")
+	// ErrNoDelegation: a context that came over the network has no credentials to go on with to another machine (NT: a network
+	// logon does not delegate).
+	ErrNoDelegation = errors.New("this context came over the network, and has no credentials to go on with to another machine")
 	// ErrPipeTaken: a live server has that name.
 	ErrPipeTaken = errors.New("a live server has this pipe")
 )
 
 // OpError is the error of an operation on a pipe.
 type OpError struct {
-	// Op is what was tried: "listen", "accept", "dial", "read", "write", "close", "impersonate", "identify",
+	// Op is what was tried: "listen", "accept", "dial", "read", "write", "flush", "close", "impersonate", "identify",
 	// "command" or "watch".
 	Op string
 	// Pipe is the pipe's name, or path where it was given one; "" where there is none.

@@ -134,16 +134,16 @@ func (s *serverEnd) asStated(c *Conn, a *announce.Announced) {
 	if s.listener.config.AllowForeignRoot {
 		a.Token = a.Token.AllowForeignRoot()
 	}
-	a.Token = a.Token.Through(s.way(c, a.Way))
+	a.Token = s.came(c, a.Token, a.Way)
 }
 
-// way returns the way of a context that came to the client as before says, with the client at its end; nil if it is the
-// client's own.
-func (s *serverEnd) way(c *Conn, before announce.Way) []token.Hop {
+// came returns t with the way that it came to the client, as before says, and the client at its end. If before is nil, t is the client's
+// own.
+func (s *serverEnd) came(c *Conn, t *token.Token, before *announce.Way) *token.Token {
 	if before == nil {
-		return nil
+		return t
 	}
-	return append(slices.Clone(before), s.client(c))
+	return t.Through(append(slices.Clone(before.Hops), s.client(c)), before.Origin)
 }
 
 // client returns the client's process.

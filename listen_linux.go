@@ -31,7 +31,8 @@ type ListenConfig struct {
 	// Group is the socket's group, by name or number; "" leaves it.
 	Group string
 	// Allow, if not nil, is asked once for each client that connects, with the kernel's token whatever the client's
-	// level is. If it returns an error the client is not let in. It runs on Accept's time.
+	// level is. If it returns an error the client is not let in. It runs on Accept's time; with Network on that of other
+	// goroutines, one call at a time.
 	Allow func(*token.Token) error
 	// Message makes a pipe of messages (SOCK_SEQPACKET) instead of bytes (SOCK_STREAM).
 	Message bool
@@ -42,7 +43,8 @@ type ListenConfig struct {
 	// lets all in.
 	Level Level
 	// AllowForeignRoot lets scopes wear uid 0 of another mount or user namespace than this process's: a container's root,
-	// or clients of a service that has a mount namespace of its own.
+	// or clients of a service that has a mount namespace of its own. With Network it lets them wear other machines' root, too, with this
+	// process's capabilities.
 	AllowForeignRoot bool
 	// KeepPrograms leaves programs that were started with [Scope.Command] alone when their client's context changes.
 	KeepPrograms bool
@@ -52,6 +54,8 @@ type ListenConfig struct {
 	// with ~watch at its end, of mode 0600. A listener on a socket that somebody else made has none, and the log says so.
 	// Connections have to be closed then: what is watched is not collected.
 	Watch bool
+	// Network, if not nil, lets clients of other machines in, by way of Samba.
+	Network *Network
 	// Logger hears of clients that were turned away or broke the protocol; nil means nobody does. It must not use the connections
 	// that it hears of.
 	Logger *slog.Logger
@@ -76,6 +80,8 @@ type Listener struct {
 	nobody       *token.Token
 
 	observers *observers // nil unless ListenConfig.Watch
+
+	published *published // nil unless ListenConfig.Network
 
 	lastToken atomic.Pointer[token.Token]
 	closing   chan struct{}
@@ -122,7 +128,12 @@ func listen(name string, config *ListenConfig) (*Listener, error) {
 		return nil, err
 	}
 	l.path, l.file = path, info
+	if err := l.publish(); err != nil {
+		l.Close()
+		return nil, err
+	}
 	l.letWatch()
+	l.receive()
 	return l, nil
 }
 
@@ -226,7 +237,12 @@ func (l *Listener) adopt(fd int) error {
 		return err
 	}
 	l.pipe = l.address.Name
+	if err := l.publish(); err != nil {
+		l.sockets.Close()
+		return err
+	}
 	l.letWatch()
+	l.receive()
 	return nil
 }
 
@@ -417,6 +433,14 @@ func (l *Listener) Accept() (net.Conn, error) {
 // not let in, or have gone, are logged and passed over. Out of descriptors or memory, it tries again until there are some: many
 // clients must not end a server.
 func (l *Listener) AcceptPipe() (*Conn, error) {
+	if l.published != nil {
+		return l.acceptArrived()
+	}
+	return l.acceptLocal()
+}
+
+// acceptLocal is AcceptPipe for clients of this machine.
+func (l *Listener) acceptLocal() (*Conn, error) {
 	for pause := firstPause; ; {
 		socket, err := l.sockets.AcceptUnix()
 		if exhausted(err) {
@@ -460,9 +484,7 @@ func (l *Listener) admit(socket *net.UnixConn) (*Conn, error) {
 			t = t.AllowForeignRoot()
 		}
 		t = l.shared(t)
-		if l.config.Allow != nil {
-			err = l.config.Allow(t)
-		}
+		err = l.allows(t)
 	}
 	if err != nil {
 		l.config.Logger.Warn("client not let in", "pipe", l.pipe, "client", t, "error", err)
@@ -473,6 +495,18 @@ func (l *Listener) admit(socket *net.UnixConn) (*Conn, error) {
 	c := &Conn{socket: socket, server: &serverEnd{listener: l, peer: t}, pipe: l.pipe, message: l.config.Message}
 	l.observers.opened(c)
 	return c, nil
+}
+
+// allows asks whether a client may come in.
+func (l *Listener) allows(t *token.Token) error {
+	if l.config.Allow == nil {
+		return nil
+	}
+	if l.published != nil {
+		l.published.allow.Lock()
+		defer l.published.allow.Unlock()
+	}
+	return l.config.Allow(t)
 }
 
 // shared returns a token that an earlier client had if t is the same, so that many connections of one client are cheap.
@@ -499,6 +533,9 @@ func (l *Listener) Close() error {
 	l.closeOnce.Do(func() {
 		close(l.closing)
 		l.observers.close()
+		if l.published != nil {
+			l.published.close()
+		}
 		if l.path != "" {
 			if now, err := os.Lstat(l.path); err == nil && os.SameFile(now, l.file) {
 				os.Remove(l.path)

@@ -1,7 +1,6 @@
 package guise
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -56,15 +55,13 @@ func (r *messageReader) receive(fd int, p []byte) (n int, fresh bool, err error)
 	case n == 0 && controlLen == 0:
 		return 0, false, io.EOF
 	case flags&unix.MSG_TRUNC != 0:
-		return 0, true, fmt.Errorf("%w: one of more than %d bytes came", errMessageTooLong, MaxMessage)
+		return 0, true, fmt.Errorf("%w: one of more than %d bytes came", ErrMessageTooLong, MaxMessage)
 	case n > len(p):
 		r.rest = (*r.spill)[:n-len(p)]
 		return len(p), true, ErrMoreData
 	}
 	return n, true, nil
 }
-
-var errMessageTooLong = errors.New("a message is too long")
 
 func (r *messageReader) release() {
 	if r.spill != nil {

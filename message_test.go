@@ -140,7 +140,7 @@ func TestLongMessages(t *testing.T) {
 			done <- err
 		}()
 		n, err = to.Read(b[:16])
-		if n != 0 || !errors.Is(err, errMessageTooLong) {
+		if n != 0 || !errors.Is(err, ErrMessageTooLong) {
 			t.Errorf("of a longer one: %d bytes, %v, want an error", n, err)
 		}
 		if err := <-done; err != nil {

@@ -52,7 +52,7 @@ func parse(s string) (address, error) {
 			return address{}, fmt.Errorf(`%s is no pipe: they are called \\.\pipe\NAME`, s)
 		}
 		if host != "." {
-			return address{}, fmt.Errorf(`%s is on another machine; only pipes of this one can be had: \\.\pipe\NAME`, s)
+			return address{}, fmt.Errorf(`%s is on another machine: that takes smb.Dial; here it can be \\.\pipe\NAME`, s)
 		}
 		name = pipe
 	}

@@ -108,6 +108,7 @@ type WatchedContext struct {
 	Capabilities string   `json:"capabilities,omitempty"` // the enabled ones, by name
 	Level        Level    `json:"level"`
 	Label        string   `json:"label,omitempty"`
+	Origin       string   `json:"origin,omitempty"`    // who it is on which other machine, if it came over the network
 	NeverWorn    string   `json:"neverWorn,omitempty"` // why, if it can't be worn
 }
 
@@ -128,6 +129,9 @@ func shownContext(t *token.Token) *WatchedContext {
 	c := &WatchedContext{UID: t.UID(), GID: t.GID(), Groups: t.AppendGroups([]uint32{}), Level: t.Level(), Label: t.Label()}
 	if effective := t.Capabilities().Effective; effective != 0 {
 		c.Capabilities = effective.String()
+	}
+	if origin, network := t.Origin(); network {
+		c.Origin = origin.String()
 	}
 	if c.Level >= Impersonation { // or it is not worn anyway
 		if err := t.Wearable(); err != nil {

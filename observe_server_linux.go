@@ -233,7 +233,9 @@ func (c *observed) programPath() string {
 	path := c.program.Load()
 	if path == nil {
 		var hop token.Hop
-		control(c.conn.socket, func(fd int) { hop = token.HopOf(fd) })
+		if c.conn.server.network == nil { // or it would be smbd's
+			control(c.conn.socket, func(fd int) { hop = token.HopOf(fd) })
+		}
 		path = &hop.Program
 		c.program.Store(path)
 	}

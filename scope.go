@@ -85,6 +85,21 @@ func (c *Conn) RunAsClient(fn func(*Scope) error) error {
 	return s.run(c.pipe, fn)
 }
 
+// Wearing returns the context that the calling goroutine's thread wears, nil outside of every scope. The error wraps
+// [ErrContextLost] or says what else the scope's client is lost by.
+func Wearing() (*token.Token, error) {
+	w := thread.Current()
+	if w == nil {
+		return nil, nil
+	}
+	if s := scopeOf(w); s != nil {
+		if err := s.lostErr(); err != nil {
+			return nil, err
+		}
+	}
+	return w.Token(), nil
+}
+
 // begin makes a scope ready for t, which is that of conn's client if that is not nil.
 func (s *Scope) begin(t *token.Token, conn *Conn) {
 	s.id = lastScope.Add(1)

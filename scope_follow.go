@@ -142,16 +142,23 @@ func (s *Scope) lostErr() error {
 	return s.client.lost
 }
 
-// way returns the processes that the scope's context came through to this one, nil if it did not come from a client.
-func (s *Scope) way() announce.Way {
+// way returns how the scope's context came to this process, nil if it did not come from a client.
+func (s *Scope) way() *announce.Way {
 	t := s.token.Load()
-	switch via := t.Via(); {
-	case len(via) > 0:
-		return via
+	w := &announce.Way{Hops: t.Via()}
+	origin, network := t.Origin()
+	if network {
+		w.Origin = &origin
+	}
+	switch {
+	case len(w.Hops) > 0 || t.Source().Kind == token.FromNetwork:
+		return w
 	case s.conn != nil:
-		return announce.Way{s.conn.server.client(s.conn)}
+		w.Hops = []token.Hop{s.conn.server.client(s.conn)}
+		return w
 	case t.Source().Kind == token.FromPeer, t.Source().Kind == token.FromProof:
-		return announce.Way{{PID: t.Source().PID, UID: token.UnknownHop.UID, GID: token.UnknownHop.GID}}
+		w.Hops = []token.Hop{{PID: t.Source().PID, UID: token.UnknownHop.UID, GID: token.UnknownHop.GID}}
+		return w
 	}
 	return nil
 }

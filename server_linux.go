@@ -19,7 +19,8 @@ import (
 // for long.
 type serverEnd struct {
 	listener *Listener
-	peer     *token.Token // as the kernel froze it at connect
+	peer     *token.Token   // as the kernel froze it at connect, or Samba told of it
+	network  *networkClient // nil for a client of this machine
 	phase    atomic.Uint32
 	scopes   atomic.Int32 // in progress, for those who watch
 	mu       sync.Mutex   // guards becoming known, and known's fields
@@ -151,9 +152,9 @@ func (s *serverEnd) meetOn(c *Conn, fd int) error {
 		channel.Close()
 		return s.loseLocked(c, err)
 	}
-	known.current = s.peer.Restrict(token.Statement{
-		Level: known.qos.Level, EffectiveOnly: hello.EffectiveOnly, Capabilities: hello.Capabilities,
-	}).Through(s.way(c, before))
+	known.current = s.came(c, s.peer.Restrict(token.Statement{
+		Level: known.qos.Level, EffectiveOnly: hello.EffectiveOnly, Capabilities: hello.Capabilities, Network: hello.Network,
+	}), before)
 	if known.qos.Tracking == Dynamic {
 		err := channel.Follow(fd)
 		switch {
@@ -265,6 +266,10 @@ func (s *serverEnd) read(c *Conn, p []byte) (int, error) {
 		}
 		s.known.readMu.Lock()
 		defer s.known.readMu.Unlock()
+		if s.network != nil {
+			n, err := s.network.frames.read(c.socket, p)
+			return n, c.fail("read", err)
+		}
 		n, _, err := c.readMessage(s.known.messages, p)
 		return n, c.fail("read", err)
 	}

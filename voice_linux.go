@@ -127,13 +127,13 @@ func (e *clientEnd) tellOnce(w *thread.Worn, s *Scope, seen *token.Token) error 
 		e.limit(w, &qos)
 	}
 	of := source(s)
-	if of == e.placed.source && e.now.Equal(&e.placed.look) && qos.Level == e.placed.level && qos.EffectiveOnly == e.placed.only && e.knows(s, seen) {
+	if of == e.placed.source && e.now.Equal(&e.placed.look) && qos.Level == e.placed.level && qos.EffectiveOnly == e.placed.only && remote(w, seen) == e.placed.remote && e.knows(s, seen) {
 		if s == nil {
 			e.process.spoke(e, nil)
 		}
 		return nil
 	}
-	c := announce.Context{Level: qos.Level, EffectiveOnly: qos.EffectiveOnly, Source: of, At: e.written}
+	c := announce.Context{Level: qos.Level, EffectiveOnly: qos.EffectiveOnly, Source: of, At: e.written, Network: remote(w, seen)}
 	if err := e.announceInScope(w, s, c); err != nil {
 		if e.ended(err) {
 			return e.unheard(err)
@@ -141,7 +141,7 @@ func (e *clientEnd) tellOnce(w *thread.Worn, s *Scope, seen *token.Token) error 
 		return fmt.Errorf("announcing this thread's context: %w", err)
 	}
 	e.placed.look, e.now = e.now, e.placed.look
-	e.placed.level, e.placed.only, e.placed.source = qos.Level, qos.EffectiveOnly, of
+	e.placed.level, e.placed.only, e.placed.source, e.placed.remote = qos.Level, qos.EffectiveOnly, of, c.Network
 	e.voiceOf(s, seen)
 	return nil
 }
@@ -230,9 +230,10 @@ func (e *clientEnd) announceScope(v *voice) error {
 	if v.token == nil || v.token == t {
 		return nil
 	}
+	_, network := t.Origin()
 	c := announce.Context{
 		Level: t.AtMost(e.stated.Level), EffectiveOnly: e.stated.EffectiveOnly || t.EffectiveOnly(),
-		Source: v.scope.id, Now: true,
+		Source: v.scope.id, Now: true, Network: network,
 	}
 	err := e.pass(v.scope, t, proof, c)
 	switch {

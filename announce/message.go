@@ -37,15 +37,16 @@ const (
 	contextLen     = headerLen + 4 + 8 + 8 + 8 + 8 + 8
 	inForceLen     = headerLen + 4
 	refusedLen     = headerLen + 4
-	wayLen         = headerLen + 4 // and the hops
+	wayLen         = headerLen + 4 // and the hops and the origin
 	lostLen        = headerLen + 4 + 8 + 8
-	longest        = wayLen + mostHops*longestHop
+	longest        = longestWay
 )
 
 // Flags of a hello and of a context.
 const (
 	flagEffectiveOnly = 1
 	flagNow           = 2 // context only
+	flagNetwork       = 4
 )
 
 // Tracking is how the server follows its client's context.
@@ -95,6 +96,7 @@ type Hello struct {
 	// Capabilities of the opening thread, all where it does not want to be cut down.
 	Capabilities token.Capabilities
 	Source       uint64 // of the opening thread's context; see Context
+	Network      bool   // the context came over the network
 }
 
 // Context is a client's message that its context is another from a place in what it writes.
@@ -111,6 +113,8 @@ type Context struct {
 	// Source is what the context is of: 0 for the client's process, another number for each scope in which it acts for
 	// somebody. A server's scope follows one source.
 	Source uint64
+	// Network says that the context came over the network.
+	Network bool
 }
 
 // Lost is a client's message that the context of one of its sources is lost: what it acted for, or followed, broke the protocol.
@@ -161,24 +165,27 @@ func header(k kind, length int) []byte {
 	return b
 }
 
-func flags(effectiveOnly, now bool) (b byte) {
+func flags(effectiveOnly, now, network bool) (b byte) {
 	if effectiveOnly {
 		b |= flagEffectiveOnly
 	}
 	if now {
 		b |= flagNow
 	}
+	if network {
+		b |= flagNetwork
+	}
 	return b
 }
 
 func (h Hello) encode() []byte {
-	b := append(header(kindHello, helloLen), byte(h.Level), byte(h.Tracking), flags(h.EffectiveOnly, false), 0)
+	b := append(header(kindHello, helloLen), byte(h.Level), byte(h.Tracking), flags(h.EffectiveOnly, false, h.Network), 0)
 	b = appendCapabilities(b, h.Capabilities)
 	return binary.LittleEndian.AppendUint64(b, h.Source)
 }
 
 func (c Context) encode() []byte {
-	b := append(header(kindContext, contextLen), byte(c.Level), flags(c.EffectiveOnly, c.Now), 0, 0)
+	b := append(header(kindContext, contextLen), byte(c.Level), flags(c.EffectiveOnly, c.Now, c.Network), 0, 0)
 	b = binary.LittleEndian.AppendUint64(b, c.Sequence)
 	b = binary.LittleEndian.AppendUint64(b, c.At)
 	b = appendCapabilities(b, c.Capabilities)
@@ -192,7 +199,7 @@ func (l Lost) encode() []byte {
 }
 
 func (f InForce) encode() []byte {
-	return append(header(kindInForce, inForceLen), byte(f.Level), byte(f.Tracking), flags(f.EffectiveOnly, false), 0)
+	return append(header(kindInForce, inForceLen), byte(f.Level), byte(f.Tracking), flags(f.EffectiveOnly, false, false), 0)
 }
 
 func (r Refusal) encode() []byte {
@@ -220,7 +227,7 @@ func (e *VersionError) Error() string {
 
 func (e *VersionError) Unwrap() error { return ErrProtocol }
 
-// decode returns the message in b: a Hello, Context, Way, Lost, InForce or Refusal. Whatever is not exactly one of them is an error.
+// decode returns the message in b: a Hello, Context, *Way, Lost, InForce or Refusal. Whatever is not exactly one of them is an error.
 func decode(b []byte) (any, error) {
 	if len(b) < headerLen || b[0] != magic0 || b[1] != magic1 {
 		return nil, fmt.Errorf("%w: a control message of %d bytes is not one of guise's", ErrProtocol, len(b))
@@ -242,9 +249,9 @@ func decode(b []byte) (any, error) {
 	}
 	switch k {
 	case kindHello:
-		h := Hello{Level: token.Level(body[0]), Tracking: Tracking(body[1]), Capabilities: readCapabilities(body[4:]), Source: binary.LittleEndian.Uint64(body[20:])}
+		h := Hello{Level: token.Level(body[0]), Tracking: Tracking(body[1]), Capabilities: readCapabilities(body[4:]), Source: binary.LittleEndian.Uint64(body[20:]), Network: body[2]&flagNetwork != 0}
 		var err error
-		h.EffectiveOnly, err = checkStatement(h.Level, h.Tracking, body[2], body[3])
+		h.EffectiveOnly, err = checkStatement(h.Level, h.Tracking, body[2]&^flagNetwork, body[3])
 		return h, err
 	case kindContext:
 		c := Context{
@@ -254,12 +261,13 @@ func decode(b []byte) (any, error) {
 			Capabilities: readCapabilities(body[20:]),
 			Source:       binary.LittleEndian.Uint64(body[36:]),
 			Now:          body[1]&flagNow != 0,
+			Network:      body[1]&flagNetwork != 0,
 		}
 		if c.Now && c.At != 0 {
 			return nil, fmt.Errorf("%w: a context that changed between writes is to begin at %d", ErrProtocol, c.At)
 		}
 		var err error
-		c.EffectiveOnly, err = checkStatement(c.Level, TrackingUnstated, body[1]&^flagNow, body[2]|body[3])
+		c.EffectiveOnly, err = checkStatement(c.Level, TrackingUnstated, body[1]&^(flagNow|flagNetwork), body[2]|body[3])
 		return c, err
 	case kindLost:
 		if binary.LittleEndian.Uint32(body) != 0 {

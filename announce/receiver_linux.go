@@ -21,7 +21,7 @@ type Receiver struct {
 	fd       int
 	peer     peer
 	sequence uint64
-	way      Way // of the message that comes next
+	way      *Way // of the message that comes next
 }
 
 // peer is the process at the other end of the pipe.
@@ -50,7 +50,7 @@ func newReceiver(fd, pipe int) (*Receiver, error) {
 
 // Hello receives the client's first message, which has to be there already, and the way that its context came, nil if the client
 // speaks for itself.
-func (r *Receiver) Hello() (Hello, Way, error) {
+func (r *Receiver) Hello() (Hello, *Way, error) {
 	m, got, err := r.receive()
 	discard.Descriptor(got.descriptor)
 	switch {
@@ -67,7 +67,7 @@ func (r *Receiver) Hello() (Hello, Way, error) {
 }
 
 // takeWay returns the way that came just before, which counts for one message.
-func (r *Receiver) takeWay() Way {
+func (r *Receiver) takeWay() *Way {
 	w := r.way
 	r.way = nil
 	return w
@@ -110,7 +110,7 @@ type Announced struct {
 	// Proof is what proved it, and the caller's to release.
 	Proof *Proof
 	// Way is how the context came to the client, nil if it is the client's own.
-	Way Way
+	Way *Way
 }
 
 // Next returns the next context that the client announced; nil if none waits. After [io.EOF] none will come. Other errors end
@@ -159,7 +159,7 @@ func (r *Receiver) Next() (*Announced, error) {
 		}
 		dispose = nil
 		return &Announced{
-			Token:    t.Restrict(token.Statement{Level: m.Level, EffectiveOnly: m.EffectiveOnly, Capabilities: m.Capabilities}),
+			Token:    t.Restrict(token.Statement{Level: m.Level, EffectiveOnly: m.EffectiveOnly, Capabilities: m.Capabilities, Network: m.Network}),
 			Sequence: m.Sequence, Source: m.Source, Now: m.Now, At: m.At, Way: way,
 			Proof: newProof(got.descriptor, t),
 		}, nil
@@ -189,7 +189,7 @@ func (r *Receiver) receive() (any, received, error) {
 	defer inboxes.Put(in)
 	for {
 		m, got, err := r.receiveInto(in)
-		way, ok := m.(Way)
+		way, ok := m.(*Way)
 		if !ok || err != nil {
 			return m, got, err
 		}

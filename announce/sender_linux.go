@@ -184,7 +184,7 @@ func (s *Sender) Settle(how Sending) error {
 }
 
 // Way says which way the context of the next message came. It takes CAP_SETUID and CAP_SETGID; without them it fails with EPERM.
-func (s *Sender) Way(how Sending, w Way) error {
+func (s *Sender) Way(how Sending, w *Way) error {
 	b, err := w.encode()
 	if err == nil {
 		err = s.Settle(how)

@@ -127,7 +127,7 @@ func claiming(uid, gid uint32) *unix.Ucred {
 }
 
 // testWay is what ways in these tests say.
-var testWay = Way{{PID: 7, UID: 61031, GID: 61032, Program: "/origin"}, {PID: 8, UID: 61033, GID: 61034, Program: "/between"}}
+var testWay = &Way{Hops: []token.Hop{{PID: 7, UID: 61031, GID: 61032, Program: "/origin"}, {PID: 8, UID: 61033, GID: 61034, Program: "/between"}}}
 
 // way sends a way as it should be.
 func (c *wayClient) way() { c.send(encoded(testWay), claiming(claimedID, claimedID)) }
@@ -227,7 +227,7 @@ func wayTests() []way {
 		{name: "a way each", as: service, do: func(c *wayClient) { c.way(); c.pass(1); c.way(); c.lost(2); c.own(Context{Sequence: 3}) },
 			want: []seen{passed, {Sequence: 2, Lost: true, Now: true, Way: true}, {Sequence: 3}}},
 		{name: "two ways, the latter counts", as: service, do: func(c *wayClient) {
-			c.send(encoded(Way{{PID: 1}}), claiming(claimedID, claimedID))
+			c.send(encoded(&Way{Hops: []token.Hop{{PID: 1}}}), claiming(claimedID, claimedID))
 			c.way()
 			c.pass(1)
 		}, want: []seen{passed}},
@@ -449,7 +449,7 @@ func TestWaysAreBelievedOfWhoCouldBecomeAnybody(t *testing.T) {
 				t.Errorf("sending: %s, want %s", said, want)
 			}
 			var got []seen
-			var way Way
+			var way *Way
 			leftover.ByThis(t, func() {
 				r, errPreface := ReceivePreface(pipe)
 				if errPreface != nil {

@@ -40,6 +40,9 @@ func (t *Token) String() string {
 	if t.effectiveOnly {
 		b.WriteString(" effective-only")
 	}
+	if t.origin != nil {
+		b.WriteString(" from " + t.origin.String())
+	}
 	if t.obstacle != nil {
 		b.WriteString(" (never worn: " + t.obstacle.reason + ")")
 	}
@@ -55,8 +58,8 @@ type jsonID struct {
 }
 
 // MarshalJSON returns an object with the members user, group and groups (each an id and, where there is an account, a
-// name), level, effectiveOnly, permitted, effective, label, source, pid and neverWorn (why, if it can't be worn). There is
-// no way back.
+// name), level, effectiveOnly, permitted, effective, label, source, pid, origin (for a context that came over the network) and neverWorn
+// (why, if it can't be worn). There is no way back.
 func (t *Token) MarshalJSON() ([]byte, error) {
 	if t == nil || t.source.Kind == 0 {
 		return []byte("null"), nil
@@ -81,11 +84,12 @@ func (t *Token) MarshalJSON() ([]byte, error) {
 		Label         string   `json:"label,omitempty"`
 		Source        string   `json:"source"`
 		PID           int      `json:"pid,omitempty"`
+		Origin        *Origin  `json:"origin,omitempty"`
 		NeverWorn     string   `json:"neverWorn,omitempty"`
 	}{
 		jsonID{t.uid, userName(t.uid)}, jsonID{t.gid, groupName(t.gid)}, groups,
 		t.Level(), t.effectiveOnly, c.Permitted, c.Effective, t.label,
-		t.source.Kind.String(), t.source.PID, neverWorn,
+		t.source.Kind.String(), t.source.PID, t.origin, neverWorn,
 	})
 }
 

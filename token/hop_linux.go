@@ -78,12 +78,15 @@ func realIDs(status string) (uid, gid uint32) {
 // could have become them.
 func (t *Token) Via() []Hop { return append([]Hop(nil), t.via...) }
 
-// Through returns t with its way.
-func (t *Token) Through(via []Hop) *Token {
-	if len(t.via) == 0 && len(via) == 0 {
+// Through returns t with its way, and with the origin that whoever passed it on told of, nil if that is none.
+func (t *Token) Through(via []Hop, origin *Origin) *Token {
+	if len(t.via) == 0 && len(via) == 0 && origin == nil {
 		return t
 	}
 	u := *t
 	u.via = via
+	if origin != nil {
+		u.origin = origin
+	}
 	return &u
 }

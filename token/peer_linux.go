@@ -17,8 +17,14 @@ import (
 // The ids are the effective ones, the groups the supplementary ones (SO_PEERCRED and SO_PEERGROUPS, unix(7)). A token of uid 0
 // has the capabilities that its process is seen to have now; none if that can't be seen.
 //
+// A connection that knows its peer better than its socket does, as one from another machine, has a method Peer, which is asked
+// instead.
+//
 // It fails on sockets that are not AF_UNIX or not connected, and if the kernel refuses an answer.
 func Of(c syscall.Conn) (*Token, error) {
+	if knows, ok := c.(interface{ Peer() (*Token, error) }); ok {
+		return knows.Peer()
+	}
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return nil, fmt.Errorf("token of a peer: %w", err)

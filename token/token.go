@@ -36,6 +36,7 @@ type Token struct {
 	effectiveOnly bool
 	source        Source
 	via           []Hop
+	origin        *Origin // nil for a context of this machine
 	obstacle      *obstacle
 }
 
@@ -70,9 +71,10 @@ const (
 	FromProof                   // the client's side announced it and the kernel proved it
 	FromThread                  // it is that of a thread of this process
 	FromAccount                 // it was looked up in the account database, or made from ids
+	FromNetwork                 // the Samba server of this machine authenticated the client and mapped it to local ids
 )
 
-var kindNames = [...]string{FromPeer: "peer", FromProof: "proof", FromThread: "thread", FromAccount: "account"}
+var kindNames = [...]string{FromPeer: "peer", FromProof: "proof", FromThread: "thread", FromAccount: "account", FromNetwork: "network"}
 
 // String returns the word for k that JSON has too.
 func (k Kind) String() string {
@@ -189,6 +191,8 @@ type Statement struct {
 	// Capabilities are the most that the context has, whatever the kernel shows; [AllCapabilities] where there is
 	// nothing to say.
 	Capabilities Capabilities
+	// Network says that the context came over the network: see [Token.Origin].
+	Network bool
 }
 
 // Restrict returns t as its owner's statement leaves it. A level is set where none was stated yet; a stated one can only be
@@ -200,7 +204,10 @@ func (t *Token) Restrict(s Statement) *Token {
 	}
 	u.effectiveOnly = u.effectiveOnly || s.EffectiveOnly
 	u.claimed = u.claimed.and(s.Capabilities)
-	if u.claimed == t.claimed && u.level == t.level && u.effectiveOnly == t.effectiveOnly {
+	if s.Network && u.origin == nil {
+		u.origin = &Origin{}
+	}
+	if u.claimed == t.claimed && u.level == t.level && u.effectiveOnly == t.effectiveOnly && u.origin == t.origin {
 		return t
 	}
 	return &u
@@ -211,8 +218,8 @@ func (t *Token) SameIDs(u *Token) bool {
 	return t == u || t.uid == u.uid && t.gid == u.gid && slices.Equal(t.groups, u.groups)
 }
 
-// Equal reports whether t and u are the same context: the same ids, groups, capabilities, label, level and
-// effective-only, and both or neither wearable. Where they came from is not compared: the same user is the same
+// Equal reports whether t and u are the same context: the same ids, groups, capabilities, label, level,
+// effective-only and origin, and both or neither wearable. Where they came from is not compared: the same user is the same
 // through another process.
 func (t *Token) Equal(u *Token) bool {
 	if t == u || t == nil || u == nil {
@@ -220,6 +227,6 @@ func (t *Token) Equal(u *Token) bool {
 	}
 	return t.SameIDs(u) &&
 		t.Capabilities() == u.Capabilities() && t.label == u.label &&
-		t.Level() == u.Level() && t.effectiveOnly == u.effectiveOnly &&
+		t.Level() == u.Level() && t.effectiveOnly == u.effectiveOnly && t.origin.equal(u.origin) &&
 		(t.obstacle == nil) == (u.obstacle == nil)
 }

@@ -27,14 +27,37 @@ func environment(client *token.Token, remotePath, localPath string) []string {
 	}
 	env := []string{
 		"PATH=" + path,
-		"PROTO=IPC",
+		"PROTO=" + protocol(client),
 		"IPCREMOTEEUID=" + uid,
 		"IPCREMOTEEGID=" + strconv.FormatUint(uint64(client.GID()), 10),
 		"IPCREMOTEPATH=" + remotePath,
 		"IPCLOCALPATH=" + localPath,
 	}
+	if origin, network := client.Origin(); network {
+		env = append(env, networkVariables(origin)...)
+	}
 	env = append(env, accountVariables(uid)...)
 	return append(env, slices.DeleteFunc(os.Environ(), notLocale)...)
+}
+
+func protocol(client *token.Token) string {
+	if client.Source().Kind == token.FromNetwork {
+		return "SMB"
+	}
+	return "IPC"
+}
+
+// networkVariables returns where a client came from over the network.
+func networkVariables(o token.Origin) []string {
+	encrypted := "0"
+	if o.Encrypted {
+		encrypted = "1"
+	}
+	variables := []string{"SMBREMOTEUSER=" + o.Account, "SMBREMOTEDOMAIN=" + o.Domain, "SMBENCRYPTED=" + encrypted}
+	if o.Client.IsValid() {
+		variables = append(variables, "SMBREMOTEIP="+o.Client.Addr().String(), "SMBREMOTEPORT="+strconv.Itoa(int(o.Client.Port())))
+	}
+	return variables
 }
 
 func notLocale(variable string) bool {

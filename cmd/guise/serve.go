@@ -26,6 +26,7 @@ type server struct {
 	mode     modeFlag
 	tracking trackingFlag
 	noWatch  bool
+	network  networkFlags
 
 	libraryLog *slog.Logger // names the pipe by itself
 	log        *slog.Logger
@@ -48,16 +49,23 @@ If systemd hands over a socket, that one is used and NAME only names it in the l
 nobody else may be able to write to the socket's directory. Acting as others takes CAP_SETUID and CAP_SETGID; without
 them only clients whose context is the server's own are served.
 
+With --network clients of other machines are served too, by way of this machine's Samba server, which they open \\HOST\pipe\NAME on:
+as the account that Samba maps them to, with static tracking. Samba has to be told of it: docs/machines.md says how.
+
 On a pipe of messages (--message) each write of COMMAND is a message, and each of its reads returns one: what does not fit
 into the read is lost.
 
 COMMAND's environment is PATH, the server's LANG, LANGUAGE, LC_* and TZ, the HOME, USER, LOGNAME and SHELL of the client's account if it
 has one, and
-  PROTO          IPC
+  PROTO          IPC, SMB for a client of another machine
   IPCREMOTEEUID  the client's uid
   IPCREMOTEEGID  the client's gid
   IPCREMOTEPATH  the address that the client has bound its socket to, empty if none; clients choose it freely
   IPCLOCALPATH   the path of the pipe's socket
+and for a client of another machine
+  SMBREMOTEIP, SMBREMOTEPORT     where it is
+  SMBREMOTEUSER, SMBREMOTEDOMAIN who Samba authenticated it as
+  SMBENCRYPTED                   1 if the connection is encrypted, else 0
 Its working directory is the server's.
 
 A line for each client goes to standard error when it ends. On SIGTERM and SIGINT no more clients are accepted, the socket is
@@ -68,10 +76,14 @@ Exit status:
   1  the pipe could not be made
   2  the command line is wrong`,
 		Example: `  guise serve whoami -- id
+  guise serve --network whoami -- id
   guise serve --mode 0660 /run/backup/socket -- /usr/local/libexec/backup --stdin`,
 		Args: usage(checkServeArguments),
 		RunE: func(_ *cobra.Command, args []string) error {
 			s.name, s.command = args[0], args[1:]
+			if err := s.network.check(); err != nil {
+				return &usageError{err}
+			}
 			s.libraryLog = slog.New(slog.NewTextHandler(os.Stderr, nil))
 			s.log = s.libraryLog.With("pipe", s.name)
 			return s.run()
@@ -81,6 +93,7 @@ Exit status:
 	flags.BoolVar(&s.message, "message", false, "a pipe of messages instead of bytes")
 	flags.Var(&s.mode, "mode", "who may connect: the socket's mode, in octal (unstated: 0666, everybody)")
 	flags.Var(&s.tracking, "tracking", "static or dynamic, for clients that state none (unstated: static)")
+	s.network.add(flags)
 	flags.BoolVar(&s.noWatch, "no-watch", false, "let nobody watch the connections; else root and this user can, with guise watch")
 	return command
 }
@@ -133,7 +146,7 @@ func (s *server) config() *guise.ListenConfig {
 	return &guise.ListenConfig{
 		Mode: fs.FileMode(s.mode), Message: s.message, Tracking: guise.Tracking(s.tracking), Logger: s.libraryLog,
 		Level: guise.Impersonation, // or there is nobody to run the command as
-		Watch: !s.noWatch,
+		Watch: !s.noWatch, Network: s.network.config(),
 	}
 }
 

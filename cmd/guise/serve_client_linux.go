@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"time"
@@ -28,25 +29,37 @@ func (s *server) serve(ctx context.Context, conn *guise.Conn) {
 		return
 	}
 	qos := conn.QoS() // as agreed; start freezes it
-	client, command, err := s.start(conn)
+	client, command, relayed, err := s.start(conn)
 	if err != nil {
 		s.refuse(conn, began, err)
 		return
 	}
 	err = await(ctx, client, command)
+	relayed.finish()
+	flush(ctx, conn)
 	conn.Close()
 
 	attributes := append(clientAttributes(client, qos), outcome(command.ProcessState, err), slog.Duration("duration", time.Since(began)))
 	s.log.LogAttrs(context.Background(), slog.LevelInfo, "client served", attributes...)
 }
 
+// flush waits until a client of another machine has what its command wrote last: it would be lost if the server ended meanwhile.
+func flush(ctx context.Context, conn *guise.Conn) {
+	if _, here := conn.RemoteAddr().(*net.UnixAddr); here {
+		return // the kernel keeps it
+	}
+	ctx, cancel := context.WithTimeout(ctx, grace)
+	defer cancel()
+	_ = conn.Flush(ctx) // Close goes on with it
+}
+
 // start starts the command as the client, which it returns. What can't be known of a client, or not be acted for, is an error.
-func (s *server) start(conn *guise.Conn) (*token.Token, *exec.Cmd, error) {
+func (s *server) start(conn *guise.Conn) (*token.Token, *exec.Cmd, *relay, error) {
 	var client *token.Token
 	var command *exec.Cmd
 	// The command reads the socket itself, and can't follow.
 	if err := conn.Freeze(); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	err := conn.RunAsClient(func(scope *guise.Scope) error {
 		client = scope.Token()
@@ -54,20 +67,38 @@ func (s *server) start(conn *guise.Conn) (*token.Token, *exec.Cmd, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	pipe, err := blockingCopy(conn)
+	pipe, relayed, err := s.pipeFor(conn, client)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	defer pipe.Close()
 	command.Stdin, command.Stdout, command.Stderr = pipe, pipe, os.Stderr
-	command.Env = guise.ClientEnviron(environment(client, addressText(conn.RemoteAddr()), addressText(conn.LocalAddr())))
+	command.Env = guise.ClientEnviron(environment(client, remotePath(conn), addressText(conn.LocalAddr())))
 	// Not in the scope any more, which the fork would only lengthen: the command is the client all the same.
 	if err := command.Start(); err != nil {
-		return nil, nil, fmt.Errorf("starting %s as %s: %w", s.command[0], client, err)
+		relayed.finish()
+		return nil, nil, nil, fmt.Errorf("starting %s as %s: %w", s.command[0], client, err)
 	}
-	return client, command, nil
+	return client, command, relayed, nil
+}
+
+// pipeFor returns the command's end of the pipe: the client's own socket where that speaks as a pipe of this machine does.
+func (s *server) pipeFor(conn *guise.Conn, client *token.Token) (*os.File, *relay, error) {
+	if conn.Message() && client.Source().Kind == token.FromNetwork {
+		return startRelay(conn)
+	}
+	pipe, err := blockingCopy(conn)
+	return pipe, nil, err
+}
+
+// remotePath returns the address that a client of this machine has bound its socket to.
+func remotePath(conn *guise.Conn) string {
+	if _, here := conn.RemoteAddr().(*net.UnixAddr); !here {
+		return ""
+	}
+	return addressText(conn.RemoteAddr())
 }
 
 // blockingCopy returns a descriptor of the pipe's socket for a program to read and write. It and conn are one open file
@@ -108,7 +139,7 @@ func (s *server) refuse(conn *guise.Conn, began time.Time, why error) {
 
 func clientAttributes(client *token.Token, qos guise.QoS) []slog.Attr {
 	return []slog.Attr{
-		slog.Any("client", client),
+		slog.Any("client", client), // with where it is, if that is another machine
 		slog.Uint64("uid", uint64(client.UID())),
 		slog.Uint64("gid", uint64(client.GID())),
 		slog.Int("pid", client.Source().PID),

@@ -142,6 +142,9 @@ func idsText(c *guise.WatchedContext) string {
 	if c.Capabilities != "" {
 		text += " capabilities=" + c.Capabilities
 	}
+	if c.Origin != "" {
+		text += " from " + c.Origin
+	}
 	if c.NeverWorn != "" {
 		text += " (" + c.NeverWorn + ")"
 	}

@@ -1,0 +1,336 @@
+package guise
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/guise-project/guise/internal/npa"
+	"github.com/guise-project/guise/token"
+)
+
+// published is a pipe's socket for smbd.
+type published struct {
+	sockets *net.UnixListener
+	path    string
+	file    os.FileInfo
+	arrived chan arrival
+	room    chan struct{} // of capacity mostArriving
+	allow   sync.Mutex    // ListenConfig.Allow is asked by one at a time
+}
+
+// arrival is a client that waits to be accepted, or why none can be.
+type arrival struct {
+	conn *Conn
+	err  error
+}
+
+// publish makes the socket for smbd, if the listener has one.
+func (l *Listener) publish() error {
+	if l.config.Network == nil {
+		return nil
+	}
+	path, err := l.config.Network.place(l.pipe)
+	if err != nil {
+		return fmt.Errorf("publishing the pipe to Samba: %w", err)
+	}
+	config := ListenConfig{Mode: 0o600}
+	fd, info, err := bindSocket(path, &config)
+	if err != nil {
+		return fmt.Errorf("publishing the pipe to Samba at %s: %w", path, err)
+	}
+	f := os.NewFile(uintptr(fd), path)
+	sockets, err := net.FileListener(f)
+	f.Close()
+	if err != nil {
+		os.Remove(path)
+		return fmt.Errorf("publishing the pipe to Samba at %s: %w", path, err)
+	}
+	l.published = &published{
+		sockets: sockets.(*net.UnixListener), path: path, file: info,
+		arrived: make(chan arrival), room: make(chan struct{}, mostArriving),
+	}
+	l.published.sockets.SetUnlinkOnClose(false)
+	return nil
+}
+
+// receive begins to let clients in.
+func (l *Listener) receive() {
+	if l.published != nil {
+		go l.acceptHere()
+		go l.acceptNetwork()
+	}
+}
+
+// place returns the path of the socket for smbd.
+func (n *Network) place(pipe string) (string, error) {
+	name := n.Name
+	if name == "" {
+		name = pipe
+	}
+	a, err := parseAddress(name)
+	if err != nil {
+		return "", err
+	}
+	if a.path != "" {
+		return "", fmt.Errorf("%w: the pipe is a path, %s; Network.Name has to say what it is called on the network", ErrBadName, a.path)
+	}
+	if n.Path != "" {
+		if n.Dir != "" {
+			return "", errors.New("Network.Path has its directory in it already, and Network.Dir is another")
+		}
+		return checkPlace(n.Path)
+	}
+	dir := n.Dir
+	if dir == "" {
+		dir = SambaDirectory
+	}
+	path := filepath.Join(dir, a.name)
+	if len(path) <= maxPath {
+		if err := makeSambaDirectory(dir); err != nil {
+			return "", err
+		}
+	}
+	return checkPlace(path)
+}
+
+// checkPlace returns where a socket can be, or why it can't.
+func checkPlace(path string) (string, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	if len(path) > maxPath {
+		return "", fmt.Errorf("the socket's path %s is %d bytes long, it can have %d", path, len(path), maxPath)
+	}
+	return path, checkDirectory(filepath.Dir(path))
+}
+
+// sambaMode is what smbd insists on: it does not start with another mode of the directory.
+const sambaMode = 0o700
+
+// makeSambaDirectory makes the directory if it isn't there.
+func makeSambaDirectory(dir string) error {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return err
+	}
+	err := os.Mkdir(dir, sambaMode)
+	if err == nil {
+		return os.Chmod(dir, sambaMode) // whatever the umask
+	}
+	if !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	info, err := os.Stat(dir)
+	if err == nil && info.Mode().Perm() != sambaMode {
+		err = fmt.Errorf("%s has mode %04o, and smbd takes only %04o; if it is Samba's directory, change that", dir, info.Mode().Perm(), sambaMode)
+	}
+	return err
+}
+
+func (p *published) close() {
+	if now, err := os.Lstat(p.path); err == nil && os.SameFile(now, p.file) {
+		os.Remove(p.path)
+	}
+	p.sockets.Close()
+}
+
+// acceptArrived is AcceptPipe of a listener that has clients of two kinds.
+func (l *Listener) acceptArrived() (*Conn, error) {
+	select {
+	case <-l.closing:
+		return nil, opError("accept", l.pipe, net.ErrClosed)
+	default:
+	}
+	select {
+	case a := <-l.published.arrived:
+		return a.conn, a.err
+	case <-l.closing:
+		return nil, opError("accept", l.pipe, net.ErrClosed)
+	}
+}
+
+// arrive hands a client to who accepts. It reports whether the listener goes on.
+func (l *Listener) arrive(a arrival) bool {
+	select {
+	case l.published.arrived <- a:
+		return true
+	case <-l.closing:
+		if a.conn != nil {
+			a.conn.Close()
+		}
+		return false
+	}
+}
+
+// acceptHere accepts clients of this machine, one ahead of who asks for them.
+func (l *Listener) acceptHere() {
+	for {
+		c, err := l.acceptLocal()
+		if !l.arrive(arrival{c, err}) || errors.Is(err, net.ErrClosed) {
+			return
+		}
+	}
+}
+
+// acceptNetwork accepts smbd, and has each of its clients told of at the same time.
+func (l *Listener) acceptNetwork() {
+	for pause := firstPause; ; {
+		select {
+		case l.published.room <- struct{}{}:
+		case <-l.closing:
+			return
+		}
+		socket, err := l.published.sockets.AcceptUnix()
+		if err == nil {
+			pause = firstPause
+			go func() {
+				defer func() { <-l.published.room }()
+				l.arriveFrom(socket)
+			}()
+			continue
+		}
+		<-l.published.room
+		select {
+		case <-l.closing:
+			return
+		default:
+		}
+		l.config.Logger.Warn("no client of another machine can be accepted for now", "pipe", l.pipe, "error", err, "pause", pause)
+		select {
+		case <-time.After(pause):
+		case <-l.closing:
+			return
+		}
+		pause = min(2*pause, lastPause)
+	}
+}
+
+// arriveFrom hands on the client that smbd tells of on socket, which it takes over. Until it has an answer smbd keeps that client
+// waiting with all that it does, so it gets one before anybody accepts.
+func (l *Listener) arriveFrom(socket *net.UnixConn) {
+	stop := make(chan struct{})
+	go func() {
+		// Closing the listener ends what is under way.
+		select {
+		case <-l.closing:
+			socket.SetDeadline(time.Unix(1, 0))
+		case <-stop:
+		}
+	}()
+	c, t, err := l.shake(socket)
+	close(stop)
+	switch {
+	case err != nil:
+		// Closing is how smbd is told no; it takes no notice of a status.
+		socket.Close()
+		l.config.Logger.Warn("client of another machine not let in", "pipe", l.pipe, "client", t, "error", err)
+	case c == nil: // smbd only wanted to know whether somebody is there
+		socket.Close()
+	default:
+		l.observers.opened(c)
+		c.server.mu.Lock()
+		c.server.observe(WatchKnown)
+		c.server.mu.Unlock()
+		l.arrive(arrival{conn: c})
+	}
+}
+
+// shake has smbd tell of its client, and lets that in or doesn't.
+func (l *Listener) shake(socket *net.UnixConn) (*Conn, *token.Token, error) {
+	if err := fromSamba(socket); err != nil {
+		return nil, nil, err
+	}
+	if err := socket.SetDeadline(time.Now().Add(handshakeTime)); err != nil {
+		return nil, nil, err
+	}
+	request, err := npa.ReadRequest(socket)
+	if err != nil {
+		return nil, nil, fmt.Errorf("smbd's handshake: %w", err)
+	}
+	if request.Session.Probe {
+		_, err := socket.Write(request.Reply(l.config.Message))
+		return nil, nil, err
+	}
+	t, err := l.config.tokenOf(request)
+	if err != nil {
+		return nil, t, err
+	}
+	if err = l.allows(t); err == nil {
+		_, err = socket.Write(request.Reply(l.config.Message))
+	}
+	if err == nil {
+		err = socket.SetDeadline(time.Time{})
+	}
+	if err != nil {
+		return nil, t, err
+	}
+	c := &Conn{socket: socket, pipe: l.pipe, message: l.config.Message}
+	c.server = &serverEnd{
+		listener: l, peer: t, network: newNetworkClient(request.Client, l.config.Message),
+		known: &knownClient{qos: QoS{Level: t.Level(), Tracking: Static}, current: t},
+	}
+	c.server.phase.Store(static)
+	return c, t, nil
+}
+
+// fromSamba returns an error if the other end is not root: anybody else could say that he is anybody.
+func fromSamba(socket *net.UnixConn) error {
+	err := error(unix.EBADF)
+	var cred *unix.Ucred
+	control(socket, func(fd int) { cred, err = unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	if err != nil {
+		return fmt.Errorf("asking who connected (SO_PEERCRED): %w", err)
+	}
+	if cred.Uid != 0 {
+		return fmt.Errorf("process %d of uid %d connected to smbd's socket, and only root may tell of clients", cred.Pid, cred.Uid)
+	}
+	return nil
+}
+
+// tokenOf returns the token of smbd's client, with an error if it is not let in.
+func (c *ListenConfig) tokenOf(r *npa.Request) (*token.Token, error) {
+	s := &r.Session
+	t, err := token.OverNetwork(s.UID, s.GID, s.Groups, token.Origin{
+		Client: r.Client, Account: s.Account, Domain: s.Domain, SIDs: s.SIDs, Encrypted: s.Encrypted,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if c.AllowForeignRoot {
+		t = t.AllowForeignRoot()
+	}
+	if !s.Authenticated {
+		t = t.Restrict(token.Statement{Level: Identification, Capabilities: token.AllCapabilities})
+		if !c.Network.Guests {
+			return t, errGuest
+		}
+	}
+	if t.Level() < c.Level {
+		return t, fmt.Errorf("%w: over the network it allows %v, and this pipe takes %v", ErrLevel, t.Level(), c.Level)
+	}
+	return t, nil
+}
+
+var errGuest = errors.New("Samba has not authenticated it: it is a guest or anonymous")
+
+// networkClient is what a server's end has for a client of another machine.
+type networkClient struct {
+	address net.Addr
+	frames  *frames // in message mode
+}
+
+func newNetworkClient(client netip.AddrPort, message bool) *networkClient {
+	n := &networkClient{address: net.TCPAddrFromAddrPort(client)}
+	if message {
+		n.frames = newFrames()
+	}
+	return n
+}
