@@ -8,3 +8,13 @@ func SetProgramGrace(d time.Duration) (restore func()) {
 	programGrace = d
 	return func() { programGrace = old }
 }
+
+// HandshakeTime is how long a listener waits for smbd.
+func HandshakeTime() time.Duration { return handshakeTime }
+
+// SetHandshakeTime sets it, before anybody listens, until restore is called.
+func SetHandshakeTime(d time.Duration) (restore func()) {
+	before := handshakeTime
+	handshakeTime = d
+	return func() { handshakeTime = before }
+}

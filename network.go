@@ -27,7 +27,7 @@ type Network struct {
 const SambaDirectory = "/run/samba/ncalrpc/np"
 
 // handshakeTime is how long smbd may take for telling who its client is.
-const handshakeTime = 10 * time.Second
+var handshakeTime = 10 * time.Second
 
 // mostArriving is how many clients of other machines may wait for the server to accept them. More wait in smbd.
 const mostArriving = 1024

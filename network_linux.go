@@ -18,12 +18,13 @@ import (
 
 // published is a pipe's socket for smbd.
 type published struct {
-	sockets *net.UnixListener
-	path    string
-	file    os.FileInfo
-	arrived chan arrival
-	room    chan struct{} // of capacity mostArriving
-	allow   sync.Mutex    // ListenConfig.Allow is asked by one at a time
+	sockets  *net.UnixListener
+	path     string
+	file     os.FileInfo
+	arrived  chan arrival
+	patience time.Duration // with smbd
+	room     chan struct{} // of capacity mostArriving
+	allow    sync.Mutex    // ListenConfig.Allow is asked by one at a time
 }
 
 // arrival is a client that waits to be accepted, or why none can be.
@@ -55,7 +56,7 @@ func (l *Listener) publish() error {
 	}
 	l.published = &published{
 		sockets: sockets.(*net.UnixListener), path: path, file: info,
-		arrived: make(chan arrival), room: make(chan struct{}, mostArriving),
+		arrived: make(chan arrival), patience: handshakeTime, room: make(chan struct{}, mostArriving),
 	}
 	l.published.sockets.SetUnlinkOnClose(false)
 	return nil
@@ -248,7 +249,7 @@ func (l *Listener) shake(socket *net.UnixConn) (*Conn, *token.Token, error) {
 	if err := fromSamba(socket); err != nil {
 		return nil, nil, err
 	}
-	if err := socket.SetDeadline(time.Now().Add(handshakeTime)); err != nil {
+	if err := socket.SetDeadline(time.Now().Add(l.published.patience)); err != nil {
 		return nil, nil, err
 	}
 	request, err := npa.ReadRequest(socket)

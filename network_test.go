@@ -12,8 +12,11 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,9 +26,6 @@ import (
 	"github.com/guise-project/guise/internal/testdir"
 	"github.com/guise-project/guise/token"
 )
-
-// handshakeTime is how long a listener waits for smbd.
-const handshakeTime = 10 * time.Second
 
 // recordedUID is alice's uid, gid and first group in what Samba was recorded to say of her.
 const recordedUID = 1001
@@ -444,7 +444,7 @@ func TestSlowHandshakesHoldNobodyUp(t *testing.T) {
 	comesNext(t, l)
 	l.Close()
 	for _, s := range stuck {
-		s.SetDeadline(time.Now().Add(handshakeTime / 2)) // or what ends them may be that
+		s.SetDeadline(time.Now().Add(guise.HandshakeTime() / 2)) // or what ends them may be that
 		if s.hears() != 0 {
 			t.Error("half a handshake is answered when the listener closes")
 		}
@@ -458,6 +458,7 @@ func TestSlowHandshakesHoldNobodyUp(t *testing.T) {
 func TestClientsThatNobodyAccepted(t *testing.T) {
 	needRoot(t)
 	l, path := published(t, guise.ListenConfig{Watch: true})
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // or the collector may close them
 	var clients []*smbd
 	for range 5 {
 		clients = append(clients, open(t, path, told(t, "level7-ntlm", 61001)))
@@ -631,19 +632,82 @@ func TestChainFromAnotherMachine(t *testing.T) {
 func TestWatchShowsWhereClientsAreFrom(t *testing.T) {
 	needRoot(t)
 	l, path := published(t, guise.ListenConfig{Watch: true})
-	open(t, path, told(t, "level7-ntlm", 61001))
-	acceptUnread(t, l)
+	var opened *smbd
+	var kinds []guise.WatchKind
 	for e, err := range guise.Watch(t.Context(), l.Addr().String()) {
 		if err != nil {
 			t.Fatal(err)
+		}
+		if opened == nil {
+			opened = open(t, path, told(t, "level7-ntlm", 61001))
+			acceptUnread(t, l)
 		}
 		c := e.Connection
 		if c == nil {
 			continue
 		}
+		kinds = append(kinds, e.Kind)
 		if c.Client.UID != 61001 || !strings.Contains(c.Client.Origin, `MACHINE1\alice on 127.0.0.1`) || c.PID != 0 || c.Program != "" || c.Tracking != guise.Static {
 			t.Errorf("a watcher sees %+v", c)
 		}
-		return
+		if len(kinds) == 2 {
+			break
+		}
+	}
+	if want := []guise.WatchKind{guise.WatchOpened, guise.WatchKnown}; !slices.Equal(kinds, want) {
+		t.Errorf("a watcher is told %v, want %v", kinds, want)
+	}
+}
+
+func TestHandshakeThatDoesNotEndIsEnded(t *testing.T) {
+	needRoot(t)
+	defer guise.SetHandshakeTime(50 * time.Millisecond)()
+	log := new(lines)
+	l, path := published(t, guise.ListenConfig{Logger: log.logger()})
+	s := connectAsSamba(t, path)
+	s.tells(told(t, "level7-ntlm", 61001)[:100])
+	if s.hears() != 0 {
+		t.Error("half a handshake is answered")
+	}
+	until(t, "the log says why", func() (string, bool) { return log.String(), strings.Contains(log.String(), "timeout") })
+	// The time is for the handshake alone.
+	s = open(t, path, told(t, "level7-ntlm", 61001))
+	c := acceptUnread(t, l)
+	time.AfterFunc(200*time.Millisecond, func() { s.Write([]byte("x")) })
+	reads(t, c)
+}
+
+func TestAllowIsAskedOnceAtATime(t *testing.T) {
+	needRoot(t)
+	const each = 10
+	var asking, asked atomic.Int32
+	l, path := published(t, guise.ListenConfig{Allow: func(*token.Token) error {
+		if asking.Add(1) > 1 {
+			t.Error("Allow is asked while it is asked")
+		}
+		for range 100 {
+			runtime.Gosched()
+		}
+		asking.Add(-1)
+		asked.Add(1)
+		return nil
+	}})
+	var wait sync.WaitGroup
+	defer wait.Wait()
+	for range each {
+		wait.Go(func() { open(t, path, told(t, "level7-ntlm", 61001)) })
+		wait.Go(func() {
+			if near, err := guise.Dial(l.Addr().String(), nil); err != nil {
+				t.Error(err)
+			} else {
+				t.Cleanup(func() { near.Close() })
+			}
+		})
+	}
+	for range 2 * each {
+		acceptUnread(t, l)
+	}
+	if asked.Load() != 2*each {
+		t.Errorf("Allow was asked %d times about %d clients", asked.Load(), 2*each)
 	}
 }

@@ -36,7 +36,7 @@ func (s *server) serve(ctx context.Context, conn *guise.Conn) {
 	}
 	err = await(ctx, client, command)
 	relayed.finish()
-	flush(ctx, conn)
+	flush(conn)
 	conn.Close()
 
 	attributes := append(clientAttributes(client, qos), outcome(command.ProcessState, err), slog.Duration("duration", time.Since(began)))
@@ -44,11 +44,12 @@ func (s *server) serve(ctx context.Context, conn *guise.Conn) {
 }
 
 // flush waits until a client of another machine has what its command wrote last: it would be lost if the server ended meanwhile.
-func flush(ctx context.Context, conn *guise.Conn) {
+func flush(conn *guise.Conn) {
 	if _, here := conn.RemoteAddr().(*net.UnixAddr); here {
 		return // the kernel keeps it
 	}
-	ctx, cancel := context.WithTimeout(ctx, grace)
+	// Also if the server is ending: for that it is.
+	ctx, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
 	_ = conn.Flush(ctx) // Close goes on with it
 }
