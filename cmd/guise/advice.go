@@ -17,6 +17,8 @@ func advice(command *cobra.Command, err error) string {
 	switch {
 	case errors.As(err, &usage):
 		return "See " + command.CommandPath() + " --help."
+	case errors.As(err, &operation) && onNetwork(operation.Pipe) && !timedOut(err):
+		return "" // the error says it all
 	case errors.Is(err, guise.ErrNoPipe):
 		return "Start its server, or look at GUISE_DIR and XDG_RUNTIME_DIR if it runs already; guise check shows where pipes are."
 	case errors.Is(err, guise.ErrNobodyListens):

@@ -22,6 +22,7 @@ type call struct {
 	serverUID     uint32
 	checkUID      bool
 	timeout       time.Duration
+	network       networkCall
 }
 
 func newCallCommand() *cobra.Command {
@@ -35,6 +36,11 @@ the sending side is closed, and the rest of the answer still read; the call ends
 On a pipe of messages each read of standard input, of at most 64 KiB, is sent as one message, and each message that comes
 is written to standard output as it is.
 
+NAME may be one of another machine, \\HOST\pipe\NAME or //HOST/pipe/NAME, whose Samba or Windows serves it. The caller is then proved
+by Kerberos, with the ticket that kinit or a login left, or by a password (--user). There is no closing of the sending side
+on the network: the server has to know from the data where a request ends. A level below impersonation, delegation and effective-only are
+refused, because they can't be told to the server; dynamic tracking becomes static.
+
 A server that is busy is waited for, for as long as --timeout allows; without it, and for a server that never
 closes, as long as it takes.
 
@@ -45,14 +51,21 @@ Exit status:
   3  there is no such pipe, or nobody listens on it any more
   4  the server was busy, or the call not over, when --timeout ended
   5  the server, or the mode of its socket, does not let this client in
-  6  the server is not of --server-uid; nothing was sent`,
+  6  the server is not of --server-uid; nothing was sent
+  7  the other machine can't be reached, or the connection to it broke
+  8  the caller can't be proved to the other machine: there is no ticket, or an expired one, a clock is off, the KDC can't be reached or
+     does not know the server, or the password is wrong`,
 		Example: `  echo hello | guise call spool
+  echo hello | guise call '\\files.example.com\pipe\spool'
   guise call --level identification --timeout 5s /run/backup/socket </dev/null`,
 		Args: usage(checkCallArguments),
 		RunE: func(command *cobra.Command, args []string) error {
 			c.checkUID = command.Flags().Changed("server-uid")
 			if c.timeout < 0 {
 				return &usageError{fmt.Errorf("--timeout %v lies in the past", c.timeout)}
+			}
+			if err := c.network.check(args[0], &c); err != nil {
+				return &usageError{err}
 			}
 			return c.run(args[0], os.Stdin, os.Stdout)
 		},
@@ -62,6 +75,7 @@ Exit status:
 	flags.Var(&c.tracking, "tracking", "static or dynamic (unstated: as the server prefers)")
 	flags.BoolVar(&c.effectiveOnly, "effective-only", false, "only enabled capabilities count (matters to root)")
 	flags.Uint32Var(&c.serverUID, "server-uid", 0, "refuse a server that is not of this uid (unstated: any)")
+	c.network.add(command)
 	flags.DurationVar(&c.timeout, "timeout", 0, "how long the whole call may last, such as 5s (0: no limit)")
 	return command
 }
@@ -83,13 +97,7 @@ func (c *call) run(name string, in io.Reader, out io.Writer) error {
 		ctx, cancel = context.WithTimeout(ctx, c.timeout)
 		defer cancel()
 	}
-	dialer := guise.Dialer{QoS: &guise.QoS{
-		Level: guise.Level(c.level), Tracking: guise.Tracking(c.tracking), EffectiveOnly: c.effectiveOnly,
-	}}
-	if c.checkUID {
-		dialer.CheckServer = c.checkServer
-	}
-	conn, err := dialer.Dial(ctx, name)
+	conn, err := c.dial(ctx, name)
 	if err != nil {
 		return err
 	}
@@ -100,6 +108,18 @@ func (c *call) run(name string, in io.Reader, out io.Writer) error {
 		}
 	}
 	return transfer(conn, in, out)
+}
+
+func (c *call) dial(ctx context.Context, name string) (*guise.Conn, error) {
+	qos := &guise.QoS{Level: guise.Level(c.level), Tracking: guise.Tracking(c.tracking), EffectiveOnly: c.effectiveOnly}
+	if onNetwork(name) {
+		return c.network.dial(ctx, name, qos)
+	}
+	dialer := guise.Dialer{QoS: qos}
+	if c.checkUID {
+		dialer.CheckServer = c.checkServer
+	}
+	return dialer.Dial(ctx, name)
 }
 
 func (c *call) checkServer(server *token.Token) error {

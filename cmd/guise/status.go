@@ -10,6 +10,7 @@ import (
 
 	"github.com/guise-project/guise"
 	"github.com/guise-project/guise/announce"
+	"github.com/guise-project/guise/smb"
 )
 
 // The exit statuses. The help of each command lists those that it has.
@@ -20,6 +21,8 @@ const (
 	statusBusy      = 4
 	statusRefused   = 5
 	statusUntrusted = 6
+	statusNetwork   = 7
+	statusUnproved  = 8
 )
 
 // usageError is a command line that can't be understood.
@@ -41,6 +44,10 @@ func exitStatus(err error) int {
 		return statusUsage
 	case errors.Is(err, guise.ErrNoPipe), errors.Is(err, guise.ErrNobodyListens), errors.Is(err, guise.ErrNotWatched):
 		return statusNoPipe
+	case errors.Is(err, smb.ErrUnreachable), errors.Is(err, smb.ErrCut):
+		return statusNetwork
+	case unproved(err):
+		return statusUnproved
 	case errors.Is(err, guise.ErrBusy), errors.Is(err, announce.RefusedBusy), timedOut(err):
 		return statusBusy
 	case errors.Is(err, errServerUntrusted):
@@ -51,6 +58,18 @@ func exitStatus(err error) int {
 	return statusFailed
 }
 
+// unproved reports whether err says that the caller could not be proved to another machine.
+func unproved(err error) bool {
+	for _, why := range []error{
+		smb.ErrNoTicket, smb.ErrTicketExpired, smb.ErrClock, smb.ErrPrincipal, smb.ErrNoKDC, smb.ErrConfig, smb.ErrLogon, guise.ErrNoDelegation,
+	} {
+		if errors.Is(err, why) {
+			return true
+		}
+	}
+	return false
+}
+
 func timedOut(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded)
 }
@@ -58,7 +77,7 @@ func timedOut(err error) bool {
 // refused reports whether err says that the server, or the mode of its socket, does not let this client in.
 func refused(err error) bool {
 	var refusal announce.Refusal
-	if errors.As(err, &refusal) {
+	if errors.As(err, &refusal) || errors.Is(err, smb.ErrAccess) {
 		return true
 	}
 	var operation *guise.OpError

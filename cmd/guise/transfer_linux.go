@@ -12,8 +12,11 @@ import (
 	"github.com/guise-project/guise"
 )
 
-// chunk is the most that is read at once, and so the longest message that is sent.
-const chunk = 64 << 10
+// chunk is the most that is read at once, and so the longest message that is sent; networkChunk is that between machines.
+const (
+	chunk        = 64 << 10
+	networkChunk = chunk - 1
+)
 
 // transfer sends in to the server and writes what comes to out, until the server has closed the pipe. A server that has only
 // closed its sending side is sent the rest of the input.
@@ -51,6 +54,9 @@ type sender struct {
 func (s *sender) send(in io.Reader) {
 	defer close(s.done)
 	buf := make([]byte, chunk)
+	if _, here := s.conn.RemoteAddr().(*net.UnixAddr); !here && s.conn.Message() {
+		buf = buf[:networkChunk]
+	}
 	for {
 		n, readErr := in.Read(buf)
 		if n > 0 && !s.sendSome(buf[:n]) {

@@ -24,6 +24,7 @@ const (
 	forced417  = "S-1-5-21-1575532190-3406113696-42375594-"
 	guests417  = "S-1-5-21-2765939370-1082745577-1048452274-"
 	machine417 = "S-1-5-21-819194998-4154750624-356166183-"
+	domainAD   = "S-1-5-21-3484520677-3135305772-1818770298-" // of a domain, whose member smbd is
 	machine422 = "S-1-5-21-4032339420-2715167142-3828971776-"
 )
 
@@ -99,10 +100,24 @@ var anonymous = Session{
 
 // recorded is what the samples say.
 var recorded = map[string]Request{
-	"level7-ntlm":                request(7, "127.0.0.1", 50740, alice(domain417)),
-	"level7-ntlm-nogroups":       request(7, "127.0.0.1", 50744, bob(domain417)),
-	"level7-ntlm-ipv6":           request(7, "::1", 44240, alice(domain417)),
-	"level7-kerberos":            request(7, "127.0.0.1", 50776, of(alice(domain417), "TEST")),
+	"level7-ntlm":          request(7, "127.0.0.1", 50740, alice(domain417)),
+	"level7-ntlm-nogroups": request(7, "127.0.0.1", 50744, bob(domain417)),
+	"level7-ntlm-ipv6":     request(7, "::1", 44240, alice(domain417)),
+	"level7-kerberos":      request(7, "127.0.0.1", 50776, of(alice(domain417), "TEST")),
+	"level7-pac": {
+		Level: 7, Client: netip.MustParseAddrPort("10.9.0.3:45516"), ClientName: "member",
+		Server: netip.MustParseAddrPort("10.9.0.2:445"), ServerName: "member",
+		Session: Session{
+			UID: 101103, GID: 100513, Groups: []uint32{101103, 100513, 101107, 101108, 3003, 3004, 3006, 3001},
+			Account: "alice", Domain: "AD", UnixName: `AD\alice`,
+			SIDs: []string{
+				domainAD + "1103", domainAD + "513", domainAD + "1107", domainAD + "1108",
+				"S-1-18-1", "S-1-1-0", "S-1-5-2", "S-1-5-11", "S-1-5-32-545", "S-1-22-1-101103",
+				"S-1-22-2-100513", "S-1-22-2-101103", "S-1-22-2-101107", "S-1-22-2-101108", "S-1-22-2-3003", "S-1-22-2-3004", "S-1-22-2-3006", "S-1-22-2-3001",
+			},
+			Authenticated: true,
+		},
+	},
 	"level7-encryption-required": request(7, "127.0.0.1", 50802, encrypted(alice(domain417), SMB311, AES128GCM)),
 	"level7-encrypted-aes256":    request(7, "127.0.0.1", 50768, encrypted(alice(domain417), SMB311, AES256GCM)),
 	"level7-encrypted-300":       request(7, "127.0.0.1", 48414, encrypted(alice(older417), SMB300, AES128CCM)),

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math"
+	"net/netip"
 	"reflect"
 	"strings"
 	"testing"
@@ -260,7 +261,7 @@ func TestAccepted(t *testing.T) {
 			w.ID, w.Times = [16]byte{1, 15: 2}, [6]uint64{1, 2, 3, math.MaxUint64, 5, 6}
 		}, func(*Request) {}},
 		"ports at their ends": {func(w *wire) { w.ClientPort, w.ServerPort = 0, 65535 }, func(q *Request) {
-			q.Client, q.Server = request(0, "127.0.0.1", 0, Session{}).Client, request(0, "127.0.0.1", 65535, Session{}).Client
+			q.Client, q.Server = netip.AddrPortFrom(q.Client.Addr(), 0), netip.AddrPortFrom(q.Server.Addr(), 65535)
 		}},
 	} {
 		for _, s := range samples(t) {
