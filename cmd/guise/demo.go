@@ -12,6 +12,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/guise-project/guise"
+	"github.com/guise-project/guise/internal/crossing"
+	"github.com/guise-project/guise/internal/machines"
 )
 
 // The demonstration's goroutines change the ids of threads that end with them. The runtime never ends the first one, so the main
@@ -22,7 +24,7 @@ func init() { runtime.LockOSThread() }
 var errNotAsClaimed = errors.New("not everything was as claimed")
 
 func newDemoCommand() *cobra.Command {
-	var threads, processes bool
+	var threads, processes, between bool
 	command := &cobra.Command{
 		Use:   "demo",
 		Short: "Show KB 101378 on this machine: static and dynamic tracking through a chain of servers",
@@ -36,21 +38,37 @@ hold CAP_SETUID and CAP_SETGID and nothing else. The ids need no accounts. Nothi
 
 Without root it shows what a user can do alone.
 
+With --machines it shows what becomes of such a chain between machines instead. It makes three of this one, out of namespaces, each
+with its own network, accounts and Samba server, one with a Kerberos KDC; A, B and C are on one, two or three of them. It takes root
+and programs of Debian's packages samba, krb5-kdc, krb5-admin-server and krb5-user, and says which are missing. Nothing of this
+machine is changed, and nothing is left behind.
+
 Exit status: 0 if everything was as claimed, 1 if not.`,
 		Args: usage(cobra.NoArgs),
 		RunE: func(command *cobra.Command, _ []string) error {
-			if os.Geteuid() != 0 {
+			if between && (processes || threads) {
+				return &usageError{errors.New("between machines A, B and C are processes: --machines goes with neither --processes nor --threads")}
+			}
+			if between {
+				if err := machines.Missing(); err != nil {
+					return err
+				}
+			} else if os.Geteuid() != 0 {
 				return userDemo(command.OutOrStdout())
 			}
 			// Nothing may be left behind, so an interrupt only ends the play at the next step.
 			interrupted := make(chan os.Signal, 1)
 			signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 			defer signal.Stop(interrupted)
+			if between {
+				return machinesDemo(command.OutOrStdout(), interrupted, crossing.Rows, startMachines)
+			}
 			return rootDemo(command.OutOrStdout(), interrupted, casts(processes, threads))
 		},
 	}
 	command.Flags().BoolVar(&processes, "processes", false, "only with A, B and C as processes")
 	command.Flags().BoolVar(&threads, "threads", false, "only with A, B and C as goroutines of one process")
+	command.Flags().BoolVar(&between, "machines", false, "between three machines, with A, B and C on one or more of them")
 	return command
 }
 

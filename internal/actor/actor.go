@@ -24,15 +24,15 @@ type Act string
 
 // The acts.
 const (
-	Listen Act = "listen" // Pipe, Tracking, Message: listens on a pipe
-	Accept Act = "accept" // Pipe, Conn: accepts its next client
-	Dial   Act = "dial"   // Pipe, Conn, QoS: opens a pipe
-	Write  Act = "write"  // Conn, Text: one write
-	Read   Act = "read"   // Conn: one read; answers Text
-	Client Act = "client" // Conn: answers Context, of the connection's client as it is now
+	Listen Act = "listen" // Pipe, Tracking, Message, Network: listens on a pipe
+	Accept Act = "accept" // Pipe, Conn, Patience: accepts its next client
+	Dial   Act = "dial"   // Pipe, Conn, QoS; of another machine also Message, Password, Encrypt, Patience: opens a pipe
+	Write  Act = "write"  // Conn, Text, Patience: one write
+	Read   Act = "read"   // Conn, Size, Patience: one read; answers Text
+	Client Act = "client" // Conn: answers Context, Via and Origin, of the connection's client as it is now
 	Enter  Act = "enter"  // Conn: enters a scope of the connection's client, until Leave
 	RunAs  Act = "run as" // IDs: enters a scope of a token of those ids, until Leave
-	Token  Act = "token"  // answers Context and Via, of the scope entered last as it is now
+	Token  Act = "token"  // answers Context, Via and Origin, of the scope entered last as it is now
 	Leave  Act = "leave"  // leaves the scope entered last
 	Become Act = "become" // IDs: changes its own ids and groups; answers At, before the last step
 	Enable Act = "enable" // Capabilities: makes these the effective ones of its thread
@@ -60,7 +60,17 @@ type Order struct {
 	IDs          IDs
 	Capabilities uint64
 	Patience     time.Duration `json:",omitempty"`
+	Network      *Network      `json:",omitempty"`
+	Password     *Password     `json:",omitempty"`
+	Encrypt      bool          `json:",omitempty"` // the client wants no connection that is not encrypted
+	Size         int           `json:",omitempty"` // of the buffer; 0 is 4096
 }
+
+// Network is what a pipe is called on the network, and the path of its socket for smbd.
+type Network struct{ Name, Path string }
+
+// Password is for a logon without Kerberos.
+type Password struct{ Account, Secret string }
 
 // Answer is what came of an order.
 type Answer struct {
@@ -72,7 +82,9 @@ type Answer struct {
 	QoS     guise.QoS
 	Context IDs         // as guise has it
 	Via     []token.Hop `json:",omitempty"`
-	At      int64       `json:",omitempty"` // nanoseconds of CLOCK_MONOTONIC, which all processes of a machine share
+	Network bool        `json:",omitempty"` // the context came over the network, from Origin
+	Origin  token.Origin
+	At      int64 `json:",omitempty"` // nanoseconds of CLOCK_MONOTONIC, which all processes of a machine share
 }
 
 // Shown is what /proc shows of a thread.

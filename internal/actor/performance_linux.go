@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/guise-project/guise"
 	"github.com/guise-project/guise/internal/capability"
@@ -30,6 +31,8 @@ var kinds = map[string]error{
 	"nobody listens":  guise.ErrNobodyListens,
 	"broken pipe":     syscall.EPIPE,
 	"connection lost": syscall.ECONNRESET,
+	"deadline":        os.ErrDeadlineExceeded,
+	"message length":  guise.ErrMessageTooLong,
 }
 
 // performance is what an actor has on its hands. It runs on one goroutine, locked to its thread.
@@ -119,7 +122,11 @@ func (p *performance) conn(o Order) (*guise.Conn, error) {
 func (p *performance) do(o Order) (Answer, error) {
 	switch o.Act {
 	case Listen:
-		l, err := guise.Listen(o.Pipe, &guise.ListenConfig{Tracking: o.Tracking, Message: o.Message})
+		config := &guise.ListenConfig{Tracking: o.Tracking, Message: o.Message}
+		if o.Network != nil {
+			config.Network = &guise.Network{Name: o.Network.Name, Path: o.Network.Path}
+		}
+		l, err := guise.Listen(o.Pipe, config)
 		if err == nil {
 			p.listeners[o.Pipe] = l
 		}
@@ -129,13 +136,13 @@ func (p *performance) do(o Order) (Answer, error) {
 		if l == nil {
 			return Answer{}, fmt.Errorf("this actor does not listen on %q", o.Pipe)
 		}
-		c, err := l.AcceptPipe()
+		c, err := accept(l, o.Patience)
 		if err == nil {
 			p.conns[o.Conn] = c
 		}
 		return Answer{}, err
 	case Dial:
-		c, err := guise.Dial(o.Pipe, o.QoS)
+		c, err := dial(o)
 		if err == nil {
 			p.conns[o.Conn] = c
 		}
@@ -164,19 +171,28 @@ func (p *performance) do(o Order) (Answer, error) {
 		if p.scope == nil {
 			return Answer{}, errors.New("this actor is in no scope, and has no token")
 		}
-		t := p.scope.Token()
-		return Answer{Context: idsOf(t), Via: t.Via()}, nil
+		return answerToken(p.scope.Token()), nil
 	}
 	c, err := p.conn(o)
 	if err != nil {
 		return Answer{}, err
+	}
+	if o.Patience > 0 && (o.Act == Write || o.Act == Read) {
+		if err := c.SetDeadline(time.Now().Add(o.Patience)); err != nil {
+			return Answer{}, err
+		}
+		defer c.SetDeadline(time.Time{})
 	}
 	switch o.Act {
 	case Write:
 		_, err := c.Write([]byte(o.Text))
 		return Answer{}, err
 	case Read:
-		buf := make([]byte, 4096)
+		size := o.Size
+		if size == 0 {
+			size = 4096
+		}
+		buf := make([]byte, size)
 		n, err := c.Read(buf)
 		return Answer{Text: string(buf[:n])}, err
 	case Client:
@@ -184,7 +200,7 @@ func (p *performance) do(o Order) (Answer, error) {
 		if err != nil {
 			return Answer{}, err
 		}
-		return Answer{Context: idsOf(t)}, nil
+		return answerToken(t), nil
 	case State:
 		return Answer{QoS: c.QoS()}, nil
 	case Close:
@@ -192,6 +208,19 @@ func (p *performance) do(o Order) (Answer, error) {
 		return Answer{}, c.Close()
 	}
 	return Answer{}, unknownAct(o)
+}
+
+// accept accepts a client. Where none comes within patience, if that is not 0, the listener is closed.
+func accept(l *guise.Listener, patience time.Duration) (*guise.Conn, error) {
+	if patience == 0 {
+		return l.AcceptPipe()
+	}
+	late := time.AfterFunc(patience, func() { l.Close() })
+	c, err := l.AcceptPipe()
+	if !late.Stop() && err != nil {
+		err = fmt.Errorf("nobody came within %v: %w: %w", patience, os.ErrDeadlineExceeded, err)
+	}
+	return c, err
 }
 
 // end closes what the actor still has.
@@ -254,6 +283,12 @@ func show() (Answer, error) {
 		}
 	}
 	return Answer{Shown: s}, err
+}
+
+func answerToken(t *token.Token) Answer {
+	a := Answer{Context: idsOf(t), Via: t.Via()}
+	a.Origin, a.Network = t.Origin()
+	return a
 }
 
 func idsOf(t *token.Token) IDs { return IDs{UID: t.UID(), GID: t.GID(), Groups: t.Groups()} }

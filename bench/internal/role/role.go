@@ -45,11 +45,22 @@ type Process struct {
 
 // Start starts this executable in a role; attr may be nil. The environment is this process's and env.
 func Start(attr *syscall.SysProcAttr, env []string, name string, args ...string) (*Process, error) {
-	cmd := exec.Command("/proc/self/exe", append([]string{marker, name}, args...)...)
-	cmd.SysProcAttr = attr
-	cmd.Env = append(os.Environ(), env...)
+	here := func(args ...string) *exec.Cmd {
+		cmd := exec.Command("/proc/self/exe", args...)
+		cmd.SysProcAttr = attr
+		cmd.Env = os.Environ()
+		cmd.Dir = "/"
+		return cmd
+	}
+	return StartBy(here, env, name, args...)
+}
+
+// StartBy starts a role by a command that somebody else makes of its arguments. The environment is the command's and env. If the
+// command is one that starts this executable elsewhere, PID and Signal are about that command.
+func StartBy(command func(args ...string) *exec.Cmd, env []string, name string, args ...string) (*Process, error) {
+	cmd := command(append([]string{marker, name}, args...)...)
+	cmd.Env = append(cmd.Env, env...)
 	cmd.Stderr = os.Stderr
-	cmd.Dir = "/"
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"strconv"
+
+	"github.com/guise-project/guise/bench/internal/role"
+)
+
+const (
+	heldConnections = 200
+	heldEarly       = 16 // as earlyConnections
+	heldRounds      = 3
+	heldPipe        = "held"
+)
+
+// memory states what a connection that has been used once costs the server's process and the client's: with guise on both sides, and
+// on neither.
+func (s *site) memory() ([]row, error) {
+	var rows []row
+	for _, mode := range carriedModes {
+		var server, client [2][]float64 // ours, neither
+		for range heldRounds {
+			for i, kind := range []string{withGuise, bare} {
+				grown, err := s.memoryOf(kind, mode)
+				if err != nil {
+					return nil, err
+				}
+				server[i] = append(server[i], grown[0])
+				client[i] = append(client[i], grown[1])
+			}
+		}
+		per := fmt.Sprintf("resident memory per connection of %d through smbd, %s, ", heldConnections, mode)
+		rows = append(rows,
+			compare(per+"server: guise : a bare daemon", information, server[0], server[1], "KiB"),
+			compare(per+"client: smb.Dial : go-smb2 alone", information, client[0], client[1], "KiB"))
+	}
+	return rows, nil
+}
+
+// memoryOf returns the resident KiB per connection of one server and of one client.
+func (s *site) memoryOf(kind, mode string) (grown [2]float64, err error) {
+	server, err := s.startListening("machines-memory-server", kind, mode, heldPipe, s.server.NP)
+	if err != nil {
+		return grown, err
+	}
+	defer server.Stop()
+	client, err := s.start(s.client, "machines-memory-client", kind, mode, s.server.Host)
+	if err != nil {
+		return grown, err
+	}
+	defer client.Stop()
+	// Both have looked.
+	if _, err := server.Line(); err != nil {
+		return grown, err
+	}
+	if _, err := client.Line(); err != nil {
+		return grown, err
+	}
+	if _, err := client.Write([]byte{'x'}); err != nil {
+		return grown, err
+	}
+	for i, p := range []*role.Process{server, client} {
+		line, err := p.Line()
+		if err != nil {
+			return grown, err
+		}
+		bytes, err := strconv.ParseFloat(line, 64)
+		if err != nil {
+			return grown, err
+		}
+		grown[i] = bytes / 1024 / heldConnections
+	}
+	return grown, nil
+}
+
+// holdAccepted is the role of a server that answers once on each connection and keeps it, and prints by how much its resident memory
+// grew.
+func holdAccepted(args []string) error {
+	l, err := listenCarried(args)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	fmt.Println("listening")
+	buf := make([]byte, carried)
+	return hold(func() (io.Closer, error) {
+		c, err := l.Accept()
+		if err != nil {
+			return nil, err
+		}
+		n, err := c.Read(buf)
+		if err == nil {
+			_, err = c.Write(buf[:n])
+		}
+		return c, err
+	}, func() error { return nil })
+}
+
+// holdDialled is the role of a client that asks once on each connection and keeps it.
+func holdDialled(args []string) error {
+	kind, mode, host := args[0], args[1], args[2]
+	buf := make([]byte, carried)
+	return hold(func() (io.Closer, error) {
+		var c io.ReadWriteCloser
+		var err error
+		if kind == withGuise {
+			c, err = dialPassword(host, heldPipe, mode)
+		} else {
+			c, err = openPlain(host, heldPipe)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return c, oneCarried(c, buf)
+	}, func() error {
+		_, err := io.ReadFull(os.Stdin, buf[:1])
+		return err
+	})
+}
+
+// hold opens connections, prints by how much the resident memory grew, and keeps them until the standard input ends. After the early
+// ones it looks, says so, and awaits its turn.
+func hold(open func() (io.Closer, error), turn func() error) error {
+	held := make([]io.Closer, heldConnections)
+	for range heldEarly {
+		c, err := open()
+		if err != nil {
+			return err
+		}
+		c.Close()
+	}
+	before, err := residentBytes()
+	if err != nil {
+		return err
+	}
+	fmt.Println("looked")
+	if err := turn(); err != nil {
+		return err
+	}
+	for i := range held {
+		if held[i], err = open(); err != nil {
+			return err
+		}
+	}
+	after, err := residentBytes()
+	if err != nil {
+		return err
+	}
+	fmt.Println(after - before)
+	role.AwaitEnd()
+	runtime.KeepAlive(held)
+	return nil
+}
