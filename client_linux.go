@@ -76,23 +76,16 @@ type told struct {
 	remote bool // the context came over the network
 }
 
-// newClientEnd sends the preface on a socket that is connected, on a thread that wears what it wore when it connected, or what its
-// scope has followed to since. look was taken before that.
-func newClientEnd(c *Conn, qos QoS, look *announce.Look, seen *token.Token) (*clientEnd, error) {
+// newClientEnd makes the client's end of a pipe that is not connected yet, on the thread that will connect. look is what that thread is, and
+// seen what it wears.
+func newClientEnd(qos QoS, look *announce.Look, seen *token.Token) (*clientEnd, error) {
 	e := &clientEnd{stated: qos, tracking: qos.Tracking}
 	w := thread.Current()
 	s := scopeOf(w)
 	if s != nil {
-		if err := s.lostErr(); err != nil {
-			return nil, err
-		}
 		e.scope = s
 		s.kept.Store(true)
 		e.limit(w, &qos)
-	}
-	raw, err := c.socket.SyscallConn()
-	if err != nil {
-		return nil, err
 	}
 	e.placed.look.CopyFrom(look)
 	e.placed.level, e.placed.only, e.placed.source = qos.Level, qos.EffectiveOnly, source(s)
@@ -102,7 +95,8 @@ func newClientEnd(c *Conn, qos QoS, look *announce.Look, seen *token.Token) (*cl
 		Level: qos.Level, Tracking: qos.Tracking, EffectiveOnly: qos.EffectiveOnly,
 		Source: e.placed.source, Capabilities: look.Capabilities(), Network: e.placed.remote,
 	}
-	e.channel, err = announce.Open(raw, func(channel *announce.Sender) error {
+	var err error
+	e.channel, err = announce.Make(func(channel *announce.Sender) error {
 		if s == nil {
 			return nil
 		}
@@ -114,15 +108,20 @@ func newClientEnd(c *Conn, qos QoS, look *announce.Look, seen *token.Token) (*cl
 		return nil, err
 	}
 	e.plain.Store(qos.Tracking == Static)
+	return e, nil
+}
+
+// opened is what follows when the server has the preface.
+func (e *clientEnd) opened(c *Conn, seen *token.Token) error {
 	if c.message {
 		e.messages = &messageReader{}
+		err := error(unix.EBADF)
 		control(c.socket, func(fd int) { err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1) })
 		if err != nil {
-			e.channel.Close()
-			return nil, err
+			return err
 		}
 	}
-	if qos.Tracking != Static {
+	if s := e.scope; e.tracking != Static {
 		e.mu.Lock()
 		e.voiceOf(s, seen)
 		e.mu.Unlock()
@@ -130,7 +129,7 @@ func newClientEnd(c *Conn, qos QoS, look *announce.Look, seen *token.Token) (*cl
 			e.announce()
 		}
 	}
-	return e, nil
+	return nil
 }
 
 // scopeOf returns the scope that what a thread wears belongs to, nil if to none.

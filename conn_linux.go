@@ -62,6 +62,9 @@ func (c *Conn) Write(p []byte) (int, error) {
 
 // writeSocket writes p, in message mode as one message.
 func (c *Conn) writeSocket(p []byte) (int, error) {
+	if c.server != nil && c.server.network != nil && c.server.network.shut.Load() {
+		return 0, unix.EPIPE // as after a shutdown(2), which waits
+	}
 	if c.message && c.server != nil && c.server.network != nil {
 		return c.server.network.frames.write(c.socket, p)
 	}
@@ -72,7 +75,8 @@ func (c *Conn) writeSocket(p []byte) (int, error) {
 }
 
 // Close closes the connection. It never waits for what the other end may have put on it. A client on another machine still gets what
-// was written before, if it reads it within 30 seconds and this process lives that long; see [Conn.Flush].
+// was written before, if it reads it within 30 seconds and this process lives that long; see [Conn.Flush]. Of one machine's clients 128 can
+// be waited for at once.
 func (c *Conn) Close() error {
 	if c.closed.Swap(true) {
 		return opError("close", c.pipe, net.ErrClosed)
@@ -116,8 +120,13 @@ func closePipe(socket *net.UnixConn) {
 //
 // Between machines a client can't do that, as SMB has nothing for it: the server is not told.
 func (c *Conn) CloseWrite() error {
-	if c.server != nil && c.server.network != nil && !c.closed.Load() {
-		c.linger(func() { _ = c.socket.CloseWrite() })
+	if c.server != nil && c.server.network != nil {
+		if c.closed.Load() {
+			return c.fail("close", net.ErrClosed)
+		}
+		if !c.server.network.shut.Swap(true) {
+			c.linger(func() { _ = c.socket.CloseWrite() })
+		}
 		return nil
 	}
 	return c.fail("close", c.socket.CloseWrite())
@@ -187,14 +196,15 @@ func (c *Conn) SetWriteDeadline(t time.Time) error {
 	return c.fail("set deadline", c.socket.SetWriteDeadline(t))
 }
 
-// Peer returns who opened the pipe, on a client's end who listens on it, whatever was stated: it is what [ListenConfig.Allow] and
-// [Dialer.CheckServer] see, and says nothing of what a server may do with it. See [token.Of].
+// Peer returns who opened the pipe, on a client's end who listens on it: the kernel's token, as [ListenConfig.Allow] and
+// [Dialer.CheckServer] see it. A client's can be worn no more than the client has allowed, and not at all before it has said
+// something; see [Conn.RunAsClient] for acting as the client.
 func (c *Conn) Peer() (*token.Token, error) {
 	if c.carried != nil {
 		return nil, opError("identify", c.pipe, errors.New("the server is on another machine, which tells no more of it than that it is the one that was asked for"))
 	}
-	if c.server != nil && c.server.network != nil {
-		return c.server.peer, nil
+	if c.server != nil {
+		return c.server.opened(c), nil
 	}
 	return token.Of(c.socket)
 }

@@ -23,7 +23,7 @@ type Dialer struct {
 	// Dir is the directory of names, in the place of those where they are looked for.
 	Dir string
 	// CheckServer, if not nil, is asked before anything is sent, with the token of whoever listens on the pipe. If it
-	// returns an error the connection is closed and Dial fails with it.
+	// returns an error the server is told that this client is anonymous to it, the connection is closed and Dial fails with the error.
 	CheckServer func(*token.Token) error
 }
 
@@ -84,35 +84,63 @@ func (d *Dialer) dial(ctx context.Context, name string) (*Conn, error) {
 		}
 		seen = s.Token()
 	}
+	// Whatever can fail is done before the connecting. A server that sees a client go away without a word may take it for one that
+	// does not speak guise's protocol, and act for it with more than was to be allowed.
+	e, err := newClientEnd(qos, &look, seen)
+	if err != nil {
+		return nil, err
+	}
 	fd, message, err := d.connect(ctx, a)
 	if err != nil {
+		e.channel.Drop()
+		return nil, err
+	}
+	if err := d.greet(fd, e); err != nil {
+		unix.Close(fd)
 		return nil, err
 	}
 	f := os.NewFile(uintptr(fd), a.text)
 	generic, err := net.FileConn(f)
 	f.Close()
 	if err != nil {
+		e.closeChannel()
 		return nil, err
 	}
-	c := &Conn{socket: generic.(*net.UnixConn), pipe: a.text, message: message}
-	if d.CheckServer != nil {
-		err = d.checkServer(c)
-	}
-	if err == nil {
-		c.client, err = newClientEnd(c, qos, &look, seen)
-		if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
-			err = fmt.Errorf("the server ended the connection at once; perhaps it does not let this client in: %w", err)
-		}
-	}
-	if err != nil {
+	c := &Conn{socket: generic.(*net.UnixConn), client: e, pipe: a.text, message: message}
+	if err := e.opened(c, seen); err != nil {
+		e.closeChannel()
 		c.socket.Close()
 		return nil, err
 	}
 	return c, nil
 }
 
-func (d *Dialer) checkServer(c *Conn) error {
-	t, err := token.Of(c.socket)
+// greet sends the server the preface, if it is one to be trusted and the client is still who it was.
+func (d *Dialer) greet(fd int, e *clientEnd) (err error) {
+	if e.scope != nil {
+		err = e.scope.lostErr()
+	}
+	if err == nil && d.CheckServer != nil {
+		err = d.checkServer(fd)
+	}
+	if err != nil {
+		e.channel.Drop()
+		announce.Disown(fd)
+		return err
+	}
+	err = e.channel.Preface(fd)
+	if err == nil {
+		return nil
+	}
+	e.closeChannel()
+	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
+		err = fmt.Errorf("the server ended the connection at once; perhaps it does not let this client in: %w", err)
+	}
+	return err
+}
+
+func (d *Dialer) checkServer(fd int) error {
+	t, err := token.OfDescriptor(fd)
 	if err != nil {
 		return err
 	}

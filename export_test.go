@@ -18,3 +18,8 @@ func SetHandshakeTime(d time.Duration) (restore func()) {
 	handshakeTime = d
 	return func() { handshakeTime = before }
 }
+
+// The bounds for one machine's clients.
+const MostWaitingOne = mostWaitingOne
+
+var MostLingeringOne = lingerers.each

@@ -5,7 +5,6 @@ import (
 	"context"
 	"os"
 	"strconv"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -21,7 +20,7 @@ func (c *Conn) Flush(ctx context.Context) error {
 // The pauses between looks at the socket double from the first to the last.
 const (
 	firstLook = 50 * time.Microsecond
-	lastLook  = 20 * time.Millisecond
+	lastLook  = 100 * time.Millisecond
 )
 
 func (c *Conn) flush(ctx context.Context) error {
@@ -73,28 +72,23 @@ func sambaRests(fd int) bool {
 	return name < 0 || name+2 >= len(stat) || stat[name+2] == 'S'
 }
 
-const (
-	// lingerTime is how long the client of another machine may take to read what was written before the Close.
-	lingerTime = 30 * time.Second
-	// mostLingering is how many closed connections may wait for that. More are closed at once.
-	mostLingering = 1024
-)
+// lingerTime is how long the client of another machine may take to read what was written before the Close.
+const lingerTime = 30 * time.Second
 
-var lingerers atomic.Int32
+// lingerers are the closed connections that wait for that. More are closed at once.
+var lingerers = shares{most: 1024, each: 128}
 
 // linger calls closing once smbd has taken everything: what it has not dealt with when it sees the end it takes from its client.
 func (c *Conn) linger(closing func()) {
-	done := false
-	control(c.socket, func(fd int) { done = c.taken(fd) })
-	if done || lingerers.Add(1) > mostLingering {
-		if !done {
-			lingerers.Add(-1)
-		}
+	taken := true
+	control(c.socket, func(fd int) { taken = c.taken(fd) })
+	of := c.server.network.client
+	if taken || !lingerers.take(of) {
 		closing()
 		return
 	}
 	go func() {
-		defer lingerers.Add(-1)
+		defer lingerers.give(of)
 		ctx, cancel := context.WithTimeout(context.Background(), lingerTime)
 		defer cancel()
 		_ = c.flush(ctx)

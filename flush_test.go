@@ -143,3 +143,58 @@ func TestFlush(t *testing.T) {
 		})
 	}
 }
+
+// TestClosedConnectionsOfOneMachineLeaveRoomForOthers: whoever does not read takes nobody else's answer away.
+func TestClosedConnectionsOfOneMachineLeaveRoomForOthers(t *testing.T) {
+	needRoot(t)
+	l, path := published(t, guise.ListenConfig{})
+	answered := func(sample string) *smbd {
+		s := open(t, path, told(t, sample, 61001))
+		c := acceptUnread(t, l)
+		writes(t, c)
+		c.Close()
+		return s
+	}
+	var crowd []*smbd
+	for range guise.MostLingeringOne {
+		crowd = append(crowd, answered("level7-ntlm"))
+	}
+	for _, s := range crowd {
+		if s.seesEnd() {
+			t.Fatal("a client's pipe has ended before it was read")
+		}
+	}
+	if !answered("level7-ntlm").seesEnd() {
+		t.Error("more closed connections of one machine wait than may")
+	}
+	if answered("level7-ntlm-ipv6").seesEnd() {
+		t.Error("another machine's client's pipe has ended before it was read")
+	}
+	for _, s := range crowd {
+		s.Close()
+	}
+}
+
+func TestAfterCloseWriteNothingIsWritten(t *testing.T) {
+	needRoot(t)
+	l, path := published(t, guise.ListenConfig{})
+	s := open(t, path, told(t, "level7-ntlm", 61001))
+	c := acceptUnread(t, l)
+	writes(t, c)
+	if err := c.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := c.Write([]byte("more")); n != 0 || !errors.Is(err, unix.EPIPE) {
+		t.Errorf("Write after CloseWrite: %d, %v, want EPIPE", n, err)
+	}
+	c.Close()
+	if err := c.CloseWrite(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("CloseWrite after Close: %v", err)
+	}
+	if s.seesEnd() {
+		t.Error("smbd sees the end before it has read everything")
+	}
+	if b, err := io.ReadAll(s); string(b) != "x" || err != nil {
+		t.Errorf("smbd reads %q, %v", b, err)
+	}
+}

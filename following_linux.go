@@ -131,19 +131,19 @@ func (s *serverEnd) asStated(c *Conn, a *announce.Announced) {
 	a.Token = a.Token.Restrict(token.Statement{
 		Level: k.qos.Level, EffectiveOnly: k.qos.EffectiveOnly, Capabilities: token.AllCapabilities,
 	})
-	if s.listener.config.AllowForeignRoot {
-		a.Token = a.Token.AllowForeignRoot()
-	}
 	a.Token = s.came(c, a.Token, a.Way)
 }
 
 // came returns t with the way that it came to the client, as before says, and the client at its end. If before is nil, t is the client's
-// own.
+// own. It comes last: where a context is from may keep it from being worn.
 func (s *serverEnd) came(c *Conn, t *token.Token, before *announce.Way) *token.Token {
-	if before == nil {
-		return t
+	if before != nil {
+		t = t.Through(append(slices.Clone(before.Hops), s.client(c)), before.Origin)
 	}
-	return t.Through(append(slices.Clone(before.Hops), s.client(c)), before.Origin)
+	if s.listener.config.AllowForeignRoot {
+		t = t.AllowForeignRoot()
+	}
+	return t
 }
 
 // client returns the client's process.

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"sync"
-	"sync/atomic"
 )
 
 // longestFrame is the longest message, in bytes, that smbd carries: it puts the length before each, in 16 bits.
@@ -21,7 +20,8 @@ type frames struct {
 	header int // bytes of the next one's length that have been read
 	length [2]byte
 
-	broken atomic.Bool // a message was written in part
+	writing sync.Mutex // so that nothing comes after a message that was written in part
+	broken  bool
 }
 
 // frameBuffer is how much is read ahead, so that a short message takes one system call.
@@ -76,19 +76,21 @@ func (f *frames) write(socket *net.UnixConn, p []byte) (int, error) {
 	if err := fitsNetwork(len(p), longestFrame); err != nil {
 		return 0, err
 	}
-	if f.broken.Load() {
-		return 0, errPartFrame
-	}
 	b := framePool.Get().(*[]byte)
 	defer framePool.Put(b)
 	*b = append(binary.LittleEndian.AppendUint16((*b)[:0], uint16(len(p))), p...)
+	f.writing.Lock()
+	defer f.writing.Unlock()
+	if f.broken {
+		return 0, errPartFrame
+	}
 	n, err := socket.Write(*b)
 	if err == nil {
 		return len(p), nil
 	}
 	if n > 0 {
 		// What comes next would be taken for the rest of this one.
-		f.broken.Store(true)
+		f.broken = true
 		err = fmt.Errorf("%w: %w", errPartFrame, err)
 	}
 	return max(0, n-2), err

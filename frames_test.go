@@ -6,7 +6,9 @@ import (
 	"errors"
 	"io"
 	"os"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -220,4 +222,50 @@ func readable(fd int) bool {
 	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 	n, err := unix.Poll(p, 0)
 	return err == nil && n == 1
+}
+
+// TestMessagesOfManyWritersStayWhole though deadlines pass in the middle of them.
+func TestMessagesOfManyWritersStayWhole(t *testing.T) {
+	for range 10 {
+		s, c := opensMessages(t)
+		var writers sync.WaitGroup
+		message := bytes.Repeat([]byte("x"), 60_000)
+		for range 8 {
+			writers.Go(func() {
+				for range 20 {
+					if _, err := c.Write(message); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+						return
+					}
+				}
+			})
+		}
+		deadlines := make(chan struct{})
+		go func() {
+			defer close(deadlines)
+			for range 50 {
+				c.SetWriteDeadline(time.Now().Add(200 * time.Microsecond))
+				runtime.Gosched()
+				c.SetWriteDeadline(time.Now().Add(time.Minute))
+			}
+		}()
+		read := make(chan struct{})
+		go func() {
+			defer close(read)
+			got := make([]byte, 2+len(message))
+			for {
+				n, err := io.ReadFull(s, got)
+				if n > 0 && !bytes.Equal(got[:n], framed(string(message))[:n]) {
+					t.Errorf("in the middle of a message comes another: %q", got[:min(n, 8)])
+				}
+				if err != nil {
+					return // the end of all, or of the last message, in part
+				}
+			}
+		}()
+		writers.Wait()
+		<-deadlines
+		c.Close()
+		s.SetReadDeadline(time.Now().Add(time.Second))
+		<-read
+	}
 }

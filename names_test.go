@@ -426,7 +426,7 @@ func TestDialSaysWhatIsWrong(t *testing.T) {
 	})
 }
 
-func TestCheckServerRefusesBeforeAnythingIsSent(t *testing.T) {
+func TestServerThatCheckServerRefusesGetsNothingOfTheClient(t *testing.T) {
 	bothModes(t, func(t *testing.T, config ListenConfig) {
 		l := listenAt(t, &config)
 		leftover.ByThis(t, func() {
@@ -444,8 +444,14 @@ func TestCheckServerRefusesBeforeAnythingIsSent(t *testing.T) {
 			if n, err := c.Read(make([]byte, 8)); n != 0 || err == nil {
 				t.Errorf("the server read %d bytes, %v", n, err)
 			}
-			if q := c.QoS(); q.Tracking != Static || c.server.phase.Load() != static || c.server.known.current != c.server.peer {
-				t.Errorf("something was sent: %+v", q)
+			if q := c.QoS(); q.Level != Anonymous {
+				t.Errorf("it states %+v", q)
+			}
+			if who, err := c.Client(); !errors.Is(err, ErrLevel) {
+				t.Errorf("the server is told who it is: %v, %v", who, err)
+			}
+			if err := c.RunAsClient(func(*Scope) error { return nil }); !errors.Is(err, ErrLevel) {
+				t.Errorf("RunAsClient: %v, want ErrLevel", err)
 			}
 		})
 	})

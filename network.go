@@ -29,5 +29,10 @@ const SambaDirectory = "/run/samba/ncalrpc/np"
 // handshakeTime is how long smbd may take for telling who its client is.
 var handshakeTime = 10 * time.Second
 
-// mostArriving is how many clients of other machines may wait for the server to accept them. More wait in smbd.
-const mostArriving = 1024
+// How many of smbd's connections may be in the handshake, and how many clients of other machines, in all and from one, may wait for the server to
+// accept them. More are turned away: smbd keeps a client waiting, with all that it does, until it has an answer.
+const (
+	mostShaking    = 256
+	mostWaitingOne = 256
+	mostArrived    = 1024
+)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,8 +23,9 @@ type published struct {
 	path     string
 	file     os.FileInfo
 	arrived  chan arrival
+	waiting  shares // clients that have arrived, and nobody has accepted yet
+	shaking  atomic.Int32
 	patience time.Duration // with smbd
-	room     chan struct{} // of capacity mostArriving
 	allow    sync.Mutex    // ListenConfig.Allow is asked by one at a time
 }
 
@@ -56,7 +58,7 @@ func (l *Listener) publish() error {
 	}
 	l.published = &published{
 		sockets: sockets.(*net.UnixListener), path: path, file: info,
-		arrived: make(chan arrival), patience: handshakeTime, room: make(chan struct{}, mostArriving),
+		arrived: make(chan arrival), patience: handshakeTime, waiting: shares{most: mostArrived, each: mostWaitingOne},
 	}
 	l.published.sockets.SetUnlinkOnClose(false)
 	return nil
@@ -183,22 +185,20 @@ func (l *Listener) acceptHere() {
 
 // acceptNetwork accepts smbd, and has each of its clients told of at the same time.
 func (l *Listener) acceptNetwork() {
+	p := l.published
 	for pause := firstPause; ; {
-		select {
-		case l.published.room <- struct{}{}:
-		case <-l.closing:
-			return
-		}
-		socket, err := l.published.sockets.AcceptUnix()
+		socket, err := p.sockets.AcceptUnix()
 		if err == nil {
 			pause = firstPause
-			go func() {
-				defer func() { <-l.published.room }()
-				l.arriveFrom(socket)
-			}()
+			if p.shaking.Add(1) > mostShaking {
+				p.shaking.Add(-1)
+				socket.Close()
+				l.config.Logger.Warn("client of another machine not let in", "pipe", l.pipe, "error", errCrowded)
+				continue
+			}
+			go l.arriveFrom(socket)
 			continue
 		}
-		<-l.published.room
 		select {
 		case <-l.closing:
 			return
@@ -214,20 +214,13 @@ func (l *Listener) acceptNetwork() {
 	}
 }
 
+var errCrowded = errors.New("too many of them come at once, or nobody accepts them")
+
 // arriveFrom hands on the client that smbd tells of on socket, which it takes over. Until it has an answer smbd keeps that client
 // waiting with all that it does, so it gets one before anybody accepts.
 func (l *Listener) arriveFrom(socket *net.UnixConn) {
-	stop := make(chan struct{})
-	go func() {
-		// Closing the listener ends what is under way.
-		select {
-		case <-l.closing:
-			socket.SetDeadline(time.Unix(1, 0))
-		case <-stop:
-		}
-	}()
-	c, t, err := l.shake(socket)
-	close(stop)
+	c, t, err := l.shakeUntilClosed(socket)
+	l.published.shaking.Add(-1)
 	switch {
 	case err != nil:
 		// Closing is how smbd is told no; it takes no notice of a status.
@@ -241,7 +234,26 @@ func (l *Listener) arriveFrom(socket *net.UnixConn) {
 		c.server.observe(WatchKnown)
 		c.server.mu.Unlock()
 		l.arrive(arrival{conn: c})
+		l.published.waiting.give(c.server.network.client)
 	}
+}
+
+// shakeUntilClosed is shake, and ends when the listener is closed. The connection that it returns has no deadline.
+func (l *Listener) shakeUntilClosed(socket *net.UnixConn) (*Conn, *token.Token, error) {
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		select {
+		case <-l.closing:
+			socket.SetDeadline(time.Unix(1, 0))
+		case <-done:
+		}
+	}()
+	c, t, err := l.shake(socket)
+	close(done)
+	<-ended
+	_ = socket.SetDeadline(time.Time{}) // it can only fail on a socket that is closed
+	return c, t, err
 }
 
 // shake has smbd tell of its client, and lets that in or doesn't.
@@ -264,19 +276,20 @@ func (l *Listener) shake(socket *net.UnixConn) (*Conn, *token.Token, error) {
 	if err != nil {
 		return nil, t, err
 	}
-	if err = l.allows(t); err == nil {
-		_, err = socket.Write(request.Reply(l.config.Message))
+	if err = l.allows(t); err != nil {
+		return nil, t, err
 	}
-	if err == nil {
-		err = socket.SetDeadline(time.Time{})
+	if !l.published.waiting.take(request.Client.Addr()) {
+		return nil, t, errCrowded
 	}
-	if err != nil {
+	if _, err = socket.Write(request.Reply(l.config.Message)); err != nil {
+		l.published.waiting.give(request.Client.Addr())
 		return nil, t, err
 	}
 	c := &Conn{socket: socket, pipe: l.pipe, message: l.config.Message}
 	c.server = &serverEnd{
 		listener: l, peer: t, network: newNetworkClient(request.Client, l.config.Message),
-		known: &knownClient{qos: QoS{Level: t.Level(), Tracking: Static}, current: t},
+		known: &knownClient{qos: QoS{Level: t.Level(), Tracking: Static}, current: t, opened: t},
 	}
 	c.server.phase.Store(static)
 	return c, t, nil
@@ -320,16 +333,18 @@ func (c *ListenConfig) tokenOf(r *npa.Request) (*token.Token, error) {
 	return t, nil
 }
 
-var errGuest = errors.New("Samba has not authenticated it: it is a guest or anonymous")
+var errGuest = errors.New("it is not authenticated: Samba let it in as a guest or anonymous")
 
 // networkClient is what a server's end has for a client of another machine.
 type networkClient struct {
+	client  netip.Addr
 	address net.Addr
-	frames  *frames // in message mode
+	shut    atomic.Bool // the writing side
+	frames  *frames     // in message mode
 }
 
 func newNetworkClient(client netip.AddrPort, message bool) *networkClient {
-	n := &networkClient{address: net.TCPAddrFromAddrPort(client)}
+	n := &networkClient{client: client.Addr(), address: net.TCPAddrFromAddrPort(client)}
 	if message {
 		n.frames = newFrames()
 	}

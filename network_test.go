@@ -711,3 +711,58 @@ func TestAllowIsAskedOnceAtATime(t *testing.T) {
 		t.Errorf("Allow was asked %d times about %d clients", asked.Load(), 2*each)
 	}
 }
+
+// TestAcceptedConnectionOutlivesItsListener, however close the two are.
+func TestAcceptedConnectionOutlivesItsListener(t *testing.T) {
+	needRoot(t)
+	request := told(t, "level7-ntlm", 61001)
+	for range 100 {
+		l, path := published(t, guise.ListenConfig{})
+		s := connectAsSamba(t, path)
+		s.tells(request)
+		c := acceptUnread(t, l)
+		l.Close()
+		if s.hears() == 0 {
+			t.Fatal("a client that was accepted is turned away")
+		}
+		s.Write([]byte("x"))
+		b := make([]byte, 1)
+		if _, err := io.ReadFull(c, b); err != nil {
+			t.Fatalf("reading after the listener was closed: %v", err)
+		}
+		c.Close()
+		s.Close()
+	}
+}
+
+// TestOneMachinesClientsLeaveRoomForOthers where nobody accepts.
+func TestOneMachinesClientsLeaveRoomForOthers(t *testing.T) {
+	needRoot(t)
+	log := new(lines)
+	l, path := published(t, guise.ListenConfig{Logger: log.logger()})
+	request := told(t, "level7-ntlm", 61001)
+	crowd := make([]*smbd, guise.MostWaitingOne)
+	for i := range crowd {
+		crowd[i] = open(t, path, request)
+	}
+	s := connectAsSamba(t, path)
+	s.tells(request)
+	if s.hears() != 0 {
+		t.Error("more clients of one machine wait than may")
+	}
+	until(t, "the log says why", func() (string, bool) { return log.String(), strings.Contains(log.String(), "nobody accepts") })
+	open(t, path, told(t, "level7-ntlm-ipv6", 61002))
+	other := false
+	for range len(crowd) + 1 {
+		who, err := acceptUnread(t, l).Client()
+		if err != nil {
+			t.Fatal(err)
+		}
+		other = other || who.UID() == 61002
+	}
+	if !other {
+		t.Error("another machine's client did not come")
+	}
+	open(t, path, request)
+	acceptUnread(t, l)
+}

@@ -2,13 +2,19 @@ package guise_test
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"reflect"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/guise-project/guise"
 	"github.com/guise-project/guise/token"
@@ -180,6 +186,233 @@ var _ = addRole("unprivileged hop", func() {
 	}))
 })
 
+// TestOriginThatIsTooLongToTellIsStillOne: an account with many groups, or a name of any length, does not get around it.
+func TestOriginThatIsTooLongToTellIsStillOne(t *testing.T) {
+	needRoot(t)
+	many := testOrigin
+	many.SIDs = slices.Repeat([]string{"S-1-5-21-1111111111-2222222222-3333333333-44444"}, 1500)
+	long := testOrigin
+	long.Account, long.Domain = strings.Repeat("a", 300), strings.Repeat("d", 300)
+	for name, origin := range map[string]token.Origin{"1,500 SIDs": many, "names of 300 bytes": long} {
+		t.Run(name, func(t *testing.T) {
+			remote, err := token.OverNetwork(61001, 61001, nil, origin)
+			if err != nil {
+				t.Fatal(err)
+			}
+			l := listenOn(t, nil)
+			err = guise.RunAs(remote, func(*guise.Scope) error {
+				near, err := guise.Dial(l.Addr().String(), nil)
+				if err == nil {
+					t.Cleanup(func() { near.Close() })
+					writes(t, near)
+				}
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := accept(t, l)
+			want := testOrigin
+			if len(origin.SIDs) > 100 {
+				want.SIDs = nil
+			} else {
+				want.Account, want.Domain = "", ""
+			}
+			comesFrom(t, "the next server", c, &want)
+		})
+	}
+}
+
+// TestSelfInAScopeIsWhatTheScopeWears, with all that its owner has said: it must be no way around that.
+func TestSelfInAScopeIsWhatTheScopeWears(t *testing.T) {
+	needRoot(t)
+	remote := remoteToken(t, 61001).Restrict(token.Statement{EffectiveOnly: true, Capabilities: token.AllCapabilities})
+	err := guise.RunAs(remote, func(*guise.Scope) error {
+		self, err := token.Self()
+		if err != nil {
+			return err
+		}
+		origin, network := self.Origin()
+		if !network || !reflect.DeepEqual(origin, testOrigin) || !self.EffectiveOnly() || self.AtMost(guise.Delegation) != guise.Impersonation {
+			t.Errorf("Self is %v, from %+v, effective-only %v, and allows %v", self, origin, self.EffectiveOnly(), self.AtMost(guise.Delegation))
+		}
+		return guise.RunAs(self, func(*guise.Scope) error {
+			if wearing, err := guise.Wearing(); err != nil || !wearing.EffectiveOnly() {
+				t.Errorf("in a scope of it the thread wears %v, %v", wearing, err)
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	if self, err := token.Self(); err != nil || self.AtMost(guise.Delegation) != guise.Delegation {
+		t.Errorf("outside of scopes Self is %v, %v", self, err)
+	}
+}
+
+// TestRootOfAnotherMachineIsNotWornByWayOfOneWhoDoes: each listener opts in for itself.
+func TestRootOfAnotherMachineIsNotWornByWayOfOneWhoDoes(t *testing.T) {
+	needRoot(t)
+	remote := remoteToken(t, 0).AllowForeignRoot()
+	for _, tracking := range []guise.Tracking{guise.Static, guise.Dynamic} {
+		for _, allowed := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%v, allowed: %v", tracking, allowed), func(t *testing.T) {
+				l := listenOn(t, &guise.ListenConfig{AllowForeignRoot: allowed})
+				near, err := guise.Dial(l.Addr().String(), &guise.QoS{Tracking: tracking})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer near.Close()
+				writes(t, near)
+				c := accept(t, l)
+				var opened *guise.Conn
+				err = guise.RunAs(remote, func(*guise.Scope) error {
+					writes(t, near)
+					inside, err := guise.Dial(l.Addr().String(), &guise.QoS{Tracking: tracking})
+					if err == nil {
+						t.Cleanup(func() { inside.Close() })
+						writes(t, inside)
+						opened = accept(t, l)
+					}
+					return err
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				reads(t, c)
+				servers := map[string]*guise.Conn{"opened in the scope": opened}
+				if tracking == guise.Dynamic {
+					servers["written in the scope"] = c
+				}
+				for name, server := range servers {
+					err := server.RunAsClient(func(*guise.Scope) error { return nil })
+					if allowed != (err == nil) || !allowed && !errors.Is(err, guise.ErrNotWearable) {
+						t.Errorf("%s: RunAsClient: %v", name, err)
+					}
+				}
+			})
+		}
+	}
+}
+
+// TestPeerIsNoWayAroundWhatTheClientAllows.
+func TestPeerIsNoWayAroundWhatTheClientAllows(t *testing.T) {
+	needRoot(t)
+	for _, test := range []struct {
+		qos  guise.QoS
+		want error
+	}{
+		{guise.QoS{Level: guise.Anonymous}, guise.ErrLevel},
+		{guise.QoS{Level: guise.Identification}, guise.ErrLevel},
+		{guise.QoS{}, nil},
+	} {
+		l := listenOn(t, nil)
+		var near *guise.Conn
+		err := guise.RunAs(remoteToken(t, 61001), func(*guise.Scope) (err error) {
+			near, err = guise.Dial(l.Addr().String(), &test.qos)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer near.Close()
+		c := acceptUnread(t, l)
+		p, err := c.Peer()
+		if err != nil || p.UID() != 61001 {
+			t.Fatalf("Peer = %v, %v", p, err)
+		}
+		if _, network := p.Origin(); !network {
+			t.Error("the peer's origin is lost")
+		}
+		if err := guise.RunAs(p, func(*guise.Scope) error { return nil }); !errors.Is(err, test.want) {
+			t.Errorf("at level %v RunAs of the peer: %v, want %v", test.qos.Level, err, test.want)
+		}
+	}
+	l := listenOn(t, nil)
+	silent, err := net.Dial("unix", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	p, err := acceptUnread(t, l).Peer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := guise.RunAs(p, func(*guise.Scope) error { return nil }); !errors.Is(err, guise.ErrLevel) {
+		t.Errorf("of a client that has said nothing RunAs of the peer: %v, want ErrLevel", err)
+	}
+}
+
+// TestDialThatFailsAllowsNothing: with each number of descriptors that are left, a client states level Anonymous, and no server gets more.
+func TestDialThatFailsAllowsNothing(t *testing.T) {
+	needRoot(t)
+	l := listenOn(t, nil)
+	p := startRole(t, "few descriptors", &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 61001, Gid: 61001}}, "GUISE_TEST_PATH="+l.Addr().String())
+	failed, dialled := 0, 0
+	for n := range 8 {
+		connected := p.tell(strconv.Itoa(n))
+		if connected != "dialled" {
+			failed++
+		} else {
+			dialled++
+		}
+		// Whoever came before this one has to have gone.
+		mark, err := guise.Dial(l.Addr().String(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for {
+			c := acceptUnread(t, l)
+			if peer, err := c.Peer(); err == nil && peer.UID() == 0 {
+				break
+			}
+			_ = c.WaitClient(t.Context())
+			if who, err := c.Client(); err == nil {
+				t.Errorf("with %d descriptors left (%s) the server is told that it is %v", n, connected, who)
+			}
+			if err := c.RunAsClient(func(*guise.Scope) error { return nil }); err == nil {
+				t.Errorf("with %d descriptors left (%s) the server acts as the client", n, connected)
+			}
+		}
+		mark.Close()
+	}
+	if failed == 0 || dialled == 0 {
+		t.Errorf("%d calls failed and %d did not; both should have happened", failed, dialled)
+	}
+}
+
+var _ = addRole("few descriptors", func() {
+	path := os.Getenv("GUISE_TEST_PATH")
+	must1(guise.Dial(path, &guise.QoS{Level: guise.Anonymous})).Close() // whatever is only made once
+	orders := bufio.NewScanner(os.Stdin)
+	for orders.Scan() {
+		n := must1(strconv.Atoi(orders.Text()))
+		var before unix.Rlimit
+		must(unix.Getrlimit(unix.RLIMIT_NOFILE, &before))
+		// The limit is on the number of a new descriptor, so what is below has to be taken.
+		var taken []int
+		highest := must1(unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 0))
+		for highest < 40 {
+			taken = append(taken, highest)
+			highest = must1(unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 0))
+		}
+		taken = append(taken, highest)
+		must(unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(highest + 1 + n), Max: before.Max}))
+		c, err := guise.Dial(path, &guise.QoS{Level: guise.Anonymous})
+		must(unix.Setrlimit(unix.RLIMIT_NOFILE, &before))
+		for _, fd := range taken {
+			unix.Close(fd)
+		}
+		if err != nil {
+			fmt.Println(strings.ReplaceAll(err.Error(), "\n", " "))
+			continue
+		}
+		fmt.Println("dialled")
+		c.Close()
+	}
+})
+
 func TestTokenOverTheNetwork(t *testing.T) {
 	remote := remoteToken(t, 61001)
 	if got := remote.String(); !strings.Contains(got, `TEST\alice on 192.0.2.7`) {
@@ -206,6 +439,9 @@ func TestTokenOverTheNetwork(t *testing.T) {
 	}
 	if err := root.AllowForeignRoot().Wearable(); err != nil {
 		t.Errorf("another machine's root where the listener allows it: %v", err)
+	}
+	if again, _ := remote.Through([]token.Hop{{PID: 1}}, nil).Origin(); !reflect.DeepEqual(again, testOrigin) {
+		t.Errorf("a way without an origin leaves %+v of it", again)
 	}
 	if _, network := local.Restrict(token.Statement{Capabilities: token.AllCapabilities}).Origin(); network {
 		t.Error("a statement that says nothing of the network makes a context come from there")

@@ -39,6 +39,7 @@ const (
 // knownClient is what there is to know once S9 of docs/semantics.md is met.
 type knownClient struct {
 	qos     QoS
+	opened  *token.Token // who opened the pipe, with what it said of that; nil if that can't be known
 	current *token.Token
 	spare   atomic.Pointer[Scope] // of the last scope, for the next with the same token
 	lost    error
@@ -119,7 +120,7 @@ func (s *serverEnd) meetOn(c *Conn, fd int) error {
 	if err == nil && first == announce.Nothing {
 		return ErrNoDataRead
 	}
-	known := &knownClient{current: s.peer}
+	known := &knownClient{current: s.peer, opened: s.peer}
 	if c.message {
 		known.messages = &messageReader{}
 	}
@@ -155,6 +156,7 @@ func (s *serverEnd) meetOn(c *Conn, fd int) error {
 	known.current = s.came(c, s.peer.Restrict(token.Statement{
 		Level: known.qos.Level, EffectiveOnly: hello.EffectiveOnly, Capabilities: hello.Capabilities, Network: hello.Network,
 	}), before)
+	known.opened = known.current
 	if known.qos.Tracking == Dynamic {
 		err := channel.Follow(fd)
 		switch {
@@ -382,6 +384,17 @@ func (s *serverEnd) leave(scope *Scope) {
 		f.scopes[i], f.scopes[last] = f.scopes[last], nil
 		f.scopes = f.scopes[:last]
 	}
+}
+
+// opened returns who opened the pipe. What the client has not allowed, or not yet, can't be done with it.
+func (s *serverEnd) opened(c *Conn) *token.Token {
+	_ = s.meet(c)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.known == nil || s.known.lost != nil {
+		return s.peer.Restrict(token.Statement{Level: Identification, Capabilities: token.AllCapabilities})
+	}
+	return s.known.opened
 }
 
 func (s *serverEnd) qosInForce(c *Conn) QoS {

@@ -16,9 +16,10 @@ const (
 	longestOrigin = 1 + 16 + 2 + 1 + 1 + longestName + 1 + longestName + 2 + longestSIDs
 )
 
-// appendOrigin appends the length of the client's address, the address and the port; whether the connection was encrypted; account
+// appendOrigin leaves out what is too long, whole: a part of a name would be another one, and SIDs of which some are missing would say
+// that the account is not in their groups. It appends the length of the client's address, the address and the port; whether the connection was encrypted; account
 // and domain, each after its length; and the SIDs with spaces between them, after the length of all.
-func appendOrigin(b []byte, o *token.Origin) ([]byte, error) {
+func appendOrigin(b []byte, o *token.Origin) []byte {
 	address := o.Client.Addr().Unmap().AsSlice()
 	b = append(append(b, byte(len(address))), address...)
 	b = binary.LittleEndian.AppendUint16(b, o.Client.Port())
@@ -29,15 +30,15 @@ func appendOrigin(b []byte, o *token.Origin) ([]byte, error) {
 	b = append(b, encrypted)
 	for _, name := range [...]string{o.Account, o.Domain} {
 		if len(name) > longestName {
-			return nil, fmt.Errorf("%w: a name of %d bytes", ErrTooFar, len(name))
+			name = ""
 		}
 		b = append(append(b, byte(len(name))), name...)
 	}
 	sids := strings.Join(o.SIDs, " ")
 	if len(sids) > longestSIDs {
-		return nil, fmt.Errorf("%w: the account on the other machine has %d SIDs", ErrTooFar, len(o.SIDs))
+		sids = ""
 	}
-	return append(binary.LittleEndian.AppendUint16(b, uint16(len(sids))), sids...), nil
+	return append(binary.LittleEndian.AppendUint16(b, uint16(len(sids))), sids...)
 }
 
 // readOrigin returns the origin at the beginning of b, and what comes after it.

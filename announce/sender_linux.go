@@ -20,24 +20,40 @@ import (
 type Sender struct {
 	file     *os.File
 	raw      syscall.RawConn
+	far      int // the server's end, until the preface; else -1
 	sequence uint64
 	wayOut   bool     // a way has been sent, and not yet the message that it is for
 	owed     *context // that message, if it could not be sent: nothing else may take its place
 }
 
-// Open makes a control channel with hello queued on it and hands the far end to the server over pipe, a connected Unix socket
-// to which nothing was written yet. The descriptors are the sender's. before, if not nil, sends what goes before the hello.
-func Open(pipe syscall.RawConn, before func(*Sender) error, hello Hello) (*Sender, error) {
+// Open makes a control channel with hello queued on it and hands it to the server over pipe, a connected Unix socket to which nothing was
+// written yet. See [Make] and [Sender.Preface].
+func Open(pipe int, before func(*Sender) error, hello Hello) (*Sender, error) {
+	s, err := Make(before, hello)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Preface(pipe); err != nil {
+		s.file.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Make makes a control channel with hello queued on it, which is to be handed to the server with [Sender.Preface] or closed. It is for before
+// the connecting: a server may take a client that goes away without a word for one that allows what a plain client does. before, if
+// not nil, sends what goes before the hello.
+func Make(before func(*Sender) error, hello Hello) (*Sender, error) {
 	near, far, err := socketpair()
 	if err != nil {
 		return nil, fmt.Errorf("making the control channel: %w", err)
 	}
-	defer unix.Close(far)
 	if err := unix.SetNonblock(near, true); err != nil {
 		unix.Close(near)
+		unix.Close(far)
 		return nil, fmt.Errorf("making the control channel: %w", err)
 	}
-	s := &Sender{file: os.NewFile(uintptr(near), "control channel")}
+	s := &Sender{file: os.NewFile(uintptr(near), "control channel"), far: far}
 	s.raw, err = s.file.SyscallConn()
 	if err == nil && before != nil {
 		err = before(s)
@@ -46,14 +62,39 @@ func Open(pipe syscall.RawConn, before func(*Sender) error, hello Hello) (*Sende
 		err = send(s.raw, hello.encode(), nil)
 		s.wayOut = false
 	}
-	if err == nil {
-		err = send(pipe, []byte{PrefaceByte}, unix.UnixRights(far))
-	}
 	if err != nil {
-		s.file.Close()
-		return nil, fmt.Errorf("sending the preface: %w", err)
+		s.Drop()
+		return nil, fmt.Errorf("making the control channel: %w", err)
 	}
 	return s, nil
+}
+
+// Preface hands the far end to the server over pipe, a connected Unix socket to which nothing was written yet and which stays the caller's.
+func (s *Sender) Preface(pipe int) error {
+	err := trySend(pipe, []byte{PrefaceByte}, unix.UnixRights(s.far))
+	unix.Close(s.far)
+	s.far = -1
+	if err != nil {
+		return fmt.Errorf("sending the preface: %w", err)
+	}
+	return nil
+}
+
+// Disown tells the server at the other end of pipe, to which nothing was written yet, that it gets nothing of this client: level
+// Anonymous. It is for connections that are closed again before anything was stated.
+func Disown(pipe int) {
+	if s, err := Open(pipe, nil, Hello{Level: token.Anonymous, Capabilities: token.Capabilities{}}); err == nil {
+		s.file.Close()
+	}
+}
+
+// Drop closes a channel that was not handed over.
+func (s *Sender) Drop() {
+	if s.far >= 0 {
+		unix.Close(s.far)
+		s.far = -1
+	}
+	s.file.Close()
 }
 
 // ErrNotNow is what a sending that does not wait returns where it would have to.

@@ -63,17 +63,7 @@ func announceUntilFull(s *Sender, look *Look) (int, error) {
 func connectedSender(t *testing.T) (*Sender, *Receiver) {
 	t.Helper()
 	server, client := pair(t, unix.SOCK_STREAM)
-	copied, err := unix.FcntlInt(uintptr(client), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f := os.NewFile(uintptr(copied), "pipe")
-	t.Cleanup(func() { f.Close() })
-	raw, err := f.SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := Open(raw, nil, Hello{Tracking: Dynamic})
+	s, err := Open(client, nil, Hello{Tracking: Dynamic})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -504,19 +494,9 @@ func TestLookAtAThreadThatIsNotThereFails(t *testing.T) {
 
 func TestOpenSendsWhatGoesBeforeTheHello(t *testing.T) {
 	server, client := pair(t, unix.SOCK_STREAM)
-	copied, err := unix.FcntlInt(uintptr(client), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f := os.NewFile(uintptr(copied), "pipe")
-	defer f.Close()
-	raw, err := f.SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
 	broken := errors.New("it can't be sent")
 	leftover.ByThis(t, func() {
-		if s, err := Open(raw, func(*Sender) error { return broken }, Hello{}); !errors.Is(err, broken) || s != nil {
+		if s, err := Open(client, func(*Sender) error { return broken }, Hello{}); !errors.Is(err, broken) || s != nil {
 			t.Errorf("Open = %v, %v, want %v", s, err, broken)
 		}
 		if first := peekFirst(t, server); first != Nothing {
@@ -526,7 +506,7 @@ func TestOpenSendsWhatGoesBeforeTheHello(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: the client can become anybody")
 	}
-	s, err := Open(raw, func(s *Sender) error { return s.Way(Wait, testWay) }, Hello{Source: 8})
+	s, err := Open(client, func(s *Sender) error { return s.Way(Wait, testWay) }, Hello{Source: 8})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,7 +2,6 @@ package announce
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"strings"
 
@@ -26,8 +25,8 @@ const (
 	longestWay     = wayLen + mostHops*longestHop + longestOrigin
 )
 
-// ErrTooFar says that the way of a context is longer than one can be told.
-var ErrTooFar = errors.New("the way of this context is too long to be told")
+// ErrTooFar says that a context came through more processes than a way may have.
+var ErrTooFar = fmt.Errorf("this context came through more than %d processes; perhaps they call one another in a circle", mostHops)
 
 // The uid and the gid that the credentials of a way message claim: of no account, and not what the sender of the message may be
 // without being able to become anybody.
@@ -35,7 +34,7 @@ const claimedID = 4294967292
 
 func (w *Way) encode() ([]byte, error) {
 	if len(w.Hops) > mostHops {
-		return nil, fmt.Errorf("%w: it came through more than %d processes; perhaps they call one another in a circle", ErrTooFar, mostHops)
+		return nil, ErrTooFar
 	}
 	b := append(header(kindWay, wayLen), byte(len(w.Hops)), 0, 0, 0)
 	if w.Origin != nil {
@@ -52,7 +51,7 @@ func (w *Way) encode() ([]byte, error) {
 	if w.Origin == nil {
 		return b, nil
 	}
-	return appendOrigin(b, w.Origin)
+	return appendOrigin(b, w.Origin), nil
 }
 
 func decodeWay(body []byte) (any, error) {

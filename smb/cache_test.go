@@ -144,6 +144,24 @@ func FuzzCache(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) { _, _ = parseCache(data) })
 }
 
+// TestPrincipalInAnErrorIsOneWord: whoever writes the cache must not write the log.
+func TestPrincipalInAnErrorIsOneWord(t *testing.T) {
+	for realm, want := range map[string]string{
+		"GUISE.TEST": "alice@GUISE.TEST",
+		"A\x1b[2J\nsshd: Accepted password for root@A": `"alice@A\x1b[2J\nsshd: Accepted password for root@A"`,
+		"\u202eA": `"alice@\u202eA"`,
+	} {
+		p := principal{realm: realm, name: types.NewPrincipalName(1, "alice")}
+		if got := p.String(); got != want {
+			t.Errorf("a principal of realm %q prints as %s, want %s", realm, got, want)
+		}
+	}
+	long := principal{realm: strings.Repeat("A", 5000), name: types.NewPrincipalName(1, "alice")}
+	if got := long.String(); len(got) > 300 {
+		t.Errorf("a long one prints as %d bytes", len(got))
+	}
+}
+
 func TestCacheNames(t *testing.T) {
 	user := caller{uid: 12, euid: 34}
 	for name, want := range map[string]string{

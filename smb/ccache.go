@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -24,7 +25,17 @@ type principal struct {
 	name  types.PrincipalName
 }
 
-func (p principal) String() string { return p.name.PrincipalNameString() + "@" + p.realm }
+// String returns NAME@REALM, quoted and cut off where it could make an error's text look like something else: a client chooses it freely.
+func (p principal) String() string {
+	s := p.name.PrincipalNameString() + "@" + p.realm
+	if len(s) > longestPrincipal || strings.ContainsFunc(s, func(r rune) bool { return !strconv.IsPrint(r) }) {
+		s = strconv.QuoteToASCII(s[:min(len(s), longestPrincipal)])
+	}
+	return s
+}
+
+// longestPrincipal is how many bytes of a principal are shown.
+const longestPrincipal = 200
 
 // ticket is a ticket with the key that goes with it.
 type ticket struct {

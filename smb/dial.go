@@ -39,7 +39,8 @@ func (d *Dialer) Dial(ctx context.Context, name string) (*guise.Conn, error) {
 	return c, nil
 }
 
-// DialContext is Dial as [net/http.Transport] and others want it. The network is not looked at.
+// DialContext is Dial as [net/http.Transport] and others want it. The network is not looked at. They may call it on a goroutine of their own:
+// that one is in no scope, and dials as the process. In a scope dial first, and give them the connection.
 func (d *Dialer) DialContext(ctx context.Context, _, name string) (net.Conn, error) {
 	c, err := d.Dial(ctx, name)
 	if err != nil {

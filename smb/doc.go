@@ -29,7 +29,8 @@
 //
 // The server has to prove that it has the key of its principal, which is cifs/HOST in lower case, as HOST is written, in the realm that
 // krb5.conf has it in or that the client's KDC refers to; no name is looked up for this, and an address has no principal. Tickets that
-// are got from the KDC are not kept. RC4 is used only if krb5.conf names it.
+// are got from the KDC are not kept. RC4 is used only if krb5.conf names it. In a scope the proof is worth what the client's cache is: a
+// client that puts a ticket of its own making there, together with somebody on the network, can pass a machine off as the server to itself.
 //
 // A [Password] is for NTLMv2. A server that is not the one meant can't read it, but can try to guess it from what it gets. In a scope it
 // has to be for the account of the scope's client: what the domain is does not matter, the account's uid on this machine does.

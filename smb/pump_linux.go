@@ -49,6 +49,12 @@ func newSocketpair(message bool) (theirs, ours *net.UnixConn, watch *os.File, er
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("making a pair of sockets: %w", err)
 	}
+	if message {
+		for _, fd := range fds {
+			// A message that does not fit can't be handed on. That it is more than the system's default is no matter.
+			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 2*chunk)
+		}
+	}
 	second, err := unix.FcntlInt(uintptr(fds[1]), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		unix.Close(fds[0])
@@ -182,12 +188,12 @@ func (p *pump) guarded(f func() outcome) (how outcome) {
 
 // incoming has one READ outstanding at all times at which the connection's end takes more.
 func (p *pump) incoming() outcome {
-	buf := make([]byte, chunk)
+	buf := make([]byte, chunk+1)[:chunk] // too large for the stack, where all of it would be resident
 	for {
 		n, err := p.pipe.ReadAt(buf, 0)
 		if n > 0 {
 			if _, err := p.end.Write(buf[:n]); err != nil {
-				return nobodyReads
+				return p.notTaken(err)
 			}
 		}
 		if err != nil {
@@ -196,22 +202,67 @@ func (p *pump) incoming() outcome {
 	}
 }
 
+// notTaken says what it means that the connection's end did not take what came.
+func (p *pump) notTaken(err error) outcome {
+	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, net.ErrClosed) {
+		return nobodyReads
+	}
+	p.because(fmt.Errorf("%w: handing on what came: %w", ErrCut, err))
+	return sessionEnded
+}
+
 // outgoing writes what the connection's end writes. In message mode each read of the socket is one message.
 func (p *pump) outgoing() outcome {
-	buf := make([]byte, chunk)
 	for {
-		n, err := p.end.Read(buf)
-		if n == 0 || err != nil {
+		buf, n := p.taken()
+		if n == 0 {
 			return sourceEnded
 		}
-		if p.message && n > longestMessage {
-			p.because(fmt.Errorf("a message of more than %d bytes can't go over the network", longestMessage))
-			return sessionEnded
-		}
-		if _, err := p.pipe.WriteAt(buf[:n], 0); err != nil {
-			return p.classify(err)
+		how, ended := p.forward(buf[:n])
+		chunks.Put(buf)
+		if ended {
+			return how
 		}
 	}
+}
+
+// chunks has memory for what is on its way to servers, which a connection that is idle does without.
+var chunks = sync.Pool{New: func() any { return new([chunk]byte) }}
+
+// taken waits for what the connection's end writes next, and returns it in one of chunks; there is none at the end.
+func (p *pump) taken() (buf *[chunk]byte, n int) {
+	raw, err := p.end.SyscallConn()
+	if err != nil {
+		return nil, 0
+	}
+	err = raw.Read(func(fd uintptr) bool {
+		buf = chunks.Get().(*[chunk]byte)
+		var err error
+		for err = unix.EINTR; err == unix.EINTR; {
+			n, err = unix.Read(int(fd), buf[:])
+		}
+		if n > 0 {
+			return true
+		}
+		chunks.Put(buf)
+		buf, n = nil, 0
+		return err != unix.EAGAIN
+	})
+	if err != nil {
+		return nil, 0
+	}
+	return buf, n
+}
+
+func (p *pump) forward(data []byte) (how outcome, ended bool) {
+	if p.message && len(data) > longestMessage {
+		p.because(fmt.Errorf("a message of more than %d bytes can't go over the network", longestMessage))
+		return sessionEnded, true
+	}
+	if _, err := p.pipe.WriteAt(data, 0); err != nil {
+		return p.classify(err), true
+	}
+	return 0, false
 }
 
 // classify tells the end of the pipe from the end of everything.

@@ -3,7 +3,18 @@ package thread
 import (
 	"sync"
 	"sync/atomic"
+
+	"github.com/guise-project/guise/internal/wearing"
 )
+
+func init() {
+	wearing.Worn = func() any {
+		if w := Current(); w != nil {
+			return w.Token()
+		}
+		return nil
+	}
+}
 
 // worn has what each thread of this process wears, by thread id, innermost first.
 var worn struct {

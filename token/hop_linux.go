@@ -86,7 +86,7 @@ func (t *Token) Through(via []Hop, origin *Origin) *Token {
 	u := *t
 	u.via = via
 	if origin != nil {
-		u.origin = origin
+		u.from(origin)
 	}
 	return &u
 }

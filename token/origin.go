@@ -57,11 +57,16 @@ func OverNetwork(uid, gid uint32, groups []uint32, origin Origin) (*Token, error
 	}
 	t.source.Kind = FromNetwork
 	origin.SIDs = slices.Clone(origin.SIDs)
-	t.origin = &origin
+	t.from(&origin)
+	return t, nil
+}
+
+// from makes t, which nobody else has yet, one that came over the network.
+func (t *Token) from(o *Origin) {
+	t.origin = o
 	if t.obstacle == nil && t.uid == 0 {
 		t.obstacle = &obstacle{foreignRoot: true, reason: "uid 0 of another machine"}
 	}
-	return t, nil
 }
 
 func (o *Origin) equal(p *Origin) bool {

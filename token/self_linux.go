@@ -7,10 +7,12 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/guise-project/guise/internal/wearing"
 )
 
-// Self returns the token of the calling thread, with its effective ids: inside a scope that is the context it wears, outside
-// one the process's own. Unlike a client's token it has the thread's capabilities only if it is of uid 0, as it would have
+// Self returns the token of the calling thread, with its effective ids: inside a scope that is the context it wears, with the level, the
+// origin and all else that its owner has said of it, outside one the process's own. Unlike a client's token it has the thread's capabilities only if it is of uid 0, as it would have
 // them in a scope.
 func Self() (*Token, error) {
 	runtime.LockOSThread()
@@ -41,5 +43,14 @@ func Self() (*Token, error) {
 		t.label = strings.TrimRight(string(label), "\x00\n")
 	}
 	t.obstacle = t.unreported()
+	if w, ok := wearing.Worn().(*Token); ok && w != nil {
+		t.level, t.effectiveOnly, t.claimed, t.via = w.Level(), w.effectiveOnly, w.claimed, w.via
+		if w.origin != nil {
+			t.from(w.origin)
+		}
+		if w.obstacle == nil {
+			t.obstacle = nil // whoever let the thread wear it has set that aside
+		}
+	}
 	return t, nil
 }

@@ -205,7 +205,7 @@ func (t *Token) Restrict(s Statement) *Token {
 	u.effectiveOnly = u.effectiveOnly || s.EffectiveOnly
 	u.claimed = u.claimed.and(s.Capabilities)
 	if s.Network && u.origin == nil {
-		u.origin = &Origin{}
+		u.from(&Origin{})
 	}
 	if u.claimed == t.claimed && u.level == t.level && u.effectiveOnly == t.effectiveOnly && u.origin == t.origin {
 		return t

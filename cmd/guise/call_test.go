@@ -1,9 +1,7 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"github.com/guise-project/guise/internal/testdir"
 	"io"
 	"net"
 	"os"
@@ -13,6 +11,10 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/guise-project/guise/announce"
+	"github.com/guise-project/guise/internal/testdir"
+	"github.com/guise-project/guise/token"
 )
 
 // listen listens on a socket of the test's own, for servers that misbehave.
@@ -178,13 +180,18 @@ func TestCallTimeout(t *testing.T) {
 func TestCallServerUID(t *testing.T) {
 	l := listen(t)
 	served := accept(l, func(conn *net.UnixConn) error {
-		b, control := make([]byte, 1), make([]byte, 64)
-		n, controlLen, _, _, err := conn.ReadMsgUnix(b, control)
-		if n != 0 || controlLen != 0 {
-			return fmt.Errorf("the client sent something: %q, %d bytes of control data", b[:n], controlLen)
+		// What comes is that the client is anonymous to this server, and the end.
+		first, err := receivePreface(conn)
+		if err != nil {
+			return err
 		}
-		if err != nil && !errors.Is(err, io.EOF) {
-			return fmt.Errorf("the client did not end the connection: %w", err)
+		defer first.Close()
+		hello, _, err := first.Hello()
+		if err != nil || hello.Level != token.Anonymous {
+			return fmt.Errorf("the client states level %v, %w", hello.Level, err)
+		}
+		if rest, err := io.ReadAll(conn); err != nil || len(rest) > 0 {
+			return fmt.Errorf("the client sent something: %q, %w", rest, err)
 		}
 		return nil
 	})
@@ -199,6 +206,25 @@ func TestCallServerUID(t *testing.T) {
 	s := serveOn(t, nil, "cat")
 	uid := fmt.Sprint(os.Getuid())
 	run(t, "hello", guiseProgram(t, "call", "--server-uid", uid, s.path)).expect(t, "a call of one's own server", 0, "hello")
+}
+
+// receivePreface waits for what comes first.
+func receivePreface(conn *net.UnixConn) (r *announce.Receiver, err error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	waitErr := raw.Read(func(fd uintptr) bool {
+		if first, peekErr := announce.PeekFirst(int(fd)); first == announce.Nothing && peekErr == nil {
+			return false
+		}
+		r, err = announce.ReceivePreface(int(fd))
+		return true
+	})
+	if waitErr != nil {
+		return nil, waitErr
+	}
+	return r, err
 }
 
 func TestCallUsage(t *testing.T) {

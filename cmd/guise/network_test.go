@@ -231,3 +231,37 @@ print(c.readFile(tree, pipe, singleCall=True), flush=True)
 	}
 	<-ended
 }
+
+// TestClientThatSendsWithoutEndDoesNotHoldTheServerUp though a child of the command, which reads nothing, lives on.
+func TestClientThatSendsWithoutEndDoesNotHoldTheServerUp(t *testing.T) {
+	needRoot(t)
+	python := needProgram(t, "/usr/bin/python3")
+	n := makeNetwork(t)
+	client, server := n.Machines[0], n.Machines[2]
+	log, stop := n.serve(server, "flooded", "--message", "flooded", "--", "/bin/sh", "-c", `sleep 1000 2>/dev/null & echo $! >/tmp/child; exit 0`)
+	const script = `
+import sys
+from impacket.smbconnection import SMBConnection
+c = SMBConnection(sys.argv[1], sys.argv[1])
+c.login("alice", "of-alice")
+tree = c.connectTree("IPC$")
+pipe = c.openFile(tree, "\\flooded")
+try:
+    while True:
+        c.writeFile(tree, pipe, b"x" * 4000)
+except Exception:
+    pass
+`
+	if out, err := exec.Command(python, "-c", "import impacket").CombinedOutput(); err != nil {
+		t.Skipf("Debian's python3-impacket is not installed: %v: %s", err, out)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if out, err := client.Command(ctx, python, "-c", script, server.Host).CombinedOutput(); err != nil {
+		t.Errorf("the client: %v: %s", err, out)
+	}
+	stop()
+	if got := log.String(); !strings.Contains(got, "client served") || strings.Contains(got, "leaving it behind") {
+		t.Errorf("the server's log does not say that the client was served:\n%s", got)
+	}
+}

@@ -63,7 +63,9 @@ func (r *relay) finish() {
 	_ = r.ours.CloseRead()
 	_ = r.conn.SetWriteDeadline(time.Now().Add(grace))
 	r.toClient.Wait()
-	_ = r.conn.CloseRead()
+	// Of what the client still sends the command reads no more, though a child of it may have its end open.
+	_ = r.conn.SetReadDeadline(time.Unix(1, 0))
+	_ = r.ours.SetWriteDeadline(time.Unix(1, 0))
 	r.toCommand.Wait()
 	r.ours.Close()
 }
