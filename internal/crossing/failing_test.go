@@ -1,7 +1,6 @@
 package crossing
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -82,7 +81,7 @@ func TestCutCable(t *testing.T) {
 			p.claim(errors.Is(err, os.ErrDeadlineExceeded) && took < patience+slack, who.Name+"'s read ends", "after %v: %v", took.Round(time.Millisecond), err)
 		}
 		p.acts(b, A, ", in the scope that it is in,")
-		p.fails(a, b, context.DeadlineExceeded, patience+slack, "another call of A's", func(o *actor.Order) { o.Patience = patience })
+		p.fails(a, b, smb.ErrUnreachable, patience+slack, "another call of A's", func(o *actor.Order) { o.Patience = patience })
 		p.does(b, actor.Order{Act: actor.Write, Conn: a.Name, Text: "late", Patience: within})
 
 		p.tell("The cable is mended.")
