@@ -238,7 +238,8 @@ func TestClientThatSendsWithoutEndDoesNotHoldTheServerUp(t *testing.T) {
 	python := needProgram(t, "/usr/bin/python3")
 	n := makeNetwork(t)
 	client, server := n.Machines[0], n.Machines[2]
-	log, stop := n.serve(server, "flooded", "--message", "flooded", "--", "/bin/sh", "-c", `sleep 1000 2>/dev/null & echo $! >/tmp/child; exit 0`)
+	log, stop := n.serve(server, "flooded", "--message", "flooded", "--", "/bin/sh", "-c",
+		`sleep 1000 2>/dev/null & while [ ! -e /tmp/enough ]; do sleep 0.01; done; exit 0`)
 	const script = `
 import sys
 from impacket.smbconnection import SMBConnection
@@ -249,16 +250,47 @@ pipe = c.openFile(tree, "\\flooded")
 try:
     while True:
         c.writeFile(tree, pipe, b"x" * 4000)
+        print("written", flush=True)
 except Exception:
     pass
 `
 	if out, err := exec.Command(python, "-c", "import impacket").CombinedOutput(); err != nil {
 		t.Skipf("Debian's python3-impacket is not installed: %v: %s", err, out)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
-	if out, err := client.Command(ctx, python, "-c", script, server.Host).CombinedOutput(); err != nil {
-		t.Errorf("the client: %v: %s", err, out)
+	command := client.Command(ctx, python, "-c", script, server.Host)
+	out, err := command.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	written := make(chan struct{}, 1<<16)
+	go func() {
+		defer close(written)
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			written <- struct{}{}
+		}
+	}()
+	// Nobody reads, so at some time all room is taken.
+	<-written
+	for full := false; !full; {
+		select {
+		case _, open := <-written:
+			full = !open
+		case <-time.After(time.Second):
+			full = true
+		}
+	}
+	if err := os.WriteFile(server.Path("/tmp/enough"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := command.Wait(); err != nil {
+		t.Errorf("the client: %v", err)
+	}
+	for range written { // to its end
 	}
 	stop()
 	if got := log.String(); !strings.Contains(got, "client served") || strings.Contains(got, "leaving it behind") {
