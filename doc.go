@@ -116,6 +116,9 @@
 //   - Calls that ask for real ids: kill(2) may signal what the server's real uid may; ptrace(2) and prlimit(2) go by it too, and so
 //     does access(2): use faccessat(2) with AT_EACCESS, or just try. Credentials that the kernel adds to messages on Unix sockets
 //     unasked (SCM_CREDENTIALS, as journald reads them) are the real ones; those of connect(2) (SO_PEERCRED) are the client's.
+//   - /proc/self, and with it /dev/fd and /dev/stdin: they are the server's process, whose threads the kernel lets in whoever they
+//     are. A client that may name any path reaches the server's open files that way, and other clients'. Open what clients name with
+//     [os.OpenInRoot] or an [os.Root].
 //   - The umask, the working directory, resource limits, namespaces, the LSM's label, keyrings, the login uid and accounting by
 //     real uid. A relative path begins where the server is; a file is made with the server's umask.
 //   - The permitted capabilities, as the way back: code in a scope can get out of it. A scope is no sandbox for code that is not

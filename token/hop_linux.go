@@ -14,7 +14,7 @@ import (
 type Hop struct {
 	// PID is the process, as the next one on the way numbers it. By the time anybody looks, the number may be another's.
 	PID int `json:"pid"`
-	// UID and GID are the process's own, real ids; 4294967295 where they could not be seen.
+	// UID and GID are the process's own, real ids as they were when it was first looked at; 4294967295 where they could not be seen.
 	UID uint32 `json:"uid"`
 	GID uint32 `json:"gid"`
 	// Program is the path of the process's executable as the kernel knows it, "" where it could not be seen.
