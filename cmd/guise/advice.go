@@ -19,8 +19,10 @@ func advice(command *cobra.Command, err error) string {
 		return "See " + command.CommandPath() + " --help."
 	case errors.As(err, &operation) && onNetwork(operation.Pipe) && !timedOut(err):
 		return "" // the error says it all
+	case errors.Is(err, errNoGroup):
+		return "getent group shows the groups there are."
 	case errors.Is(err, guise.ErrNoPipe):
-		return "Start its server, or look at GUISE_DIR and XDG_RUNTIME_DIR if it runs already; guise check shows where pipes are."
+		return "Start its server, or look at GUISE_DIR and XDG_RUNTIME_DIR if it runs already; guise ls shows the pipes there are."
 	case errors.Is(err, guise.ErrNobodyListens):
 		return "Start its server again; it replaces the socket that was left behind."
 	case errors.Is(err, guise.ErrNotWatched):

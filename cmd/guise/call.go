@@ -69,14 +69,17 @@ Exit status:
 			}
 			return c.run(args[0], os.Stdin, os.Stdout)
 		},
+		ValidArgsFunction: completePipes(func(*pipeReport) bool { return true }),
 	}
 	flags := command.Flags()
 	flags.Var(&c.level, "level", "how far the server may go: anonymous, identification, impersonation (what it takes to be unstated) or delegation")
 	flags.Var(&c.tracking, "tracking", "static or dynamic (unstated: as the server prefers)")
 	flags.BoolVar(&c.effectiveOnly, "effective-only", false, "only enabled capabilities count (matters to root)")
-	flags.Uint32Var(&c.serverUID, "server-uid", 0, "refuse a server that is not of this uid (unstated: any)")
+	flags.Uint32Var(&c.serverUID, "server-uid", 0, "refuse a server that is not of this `UID` (unstated: any)")
 	c.network.add(command)
-	flags.DurationVar(&c.timeout, "timeout", 0, "how long the whole call may last, such as 5s (0: no limit)")
+	flags.DurationVar(&c.timeout, "timeout", 0, "how long the whole call may last, a `DURATION` such as 5s (0: no limit)")
+	complete(command, "level", levelNames...)
+	complete(command, "tracking", guise.Static.String(), guise.Dynamic.String())
 	return command
 }
 

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/guise-project/guise"
 	"github.com/guise-project/guise/token"
 )
 
@@ -19,7 +20,7 @@ const (
 )
 
 // environment returns a clean environment for a client's command: nothing of the server's but the language and the time zone.
-func environment(client *token.Token, remotePath, localPath string) []string {
+func environment(client *token.Token, qos guise.QoS, remotePath, localPath string) []string {
 	uid := strconv.FormatUint(uint64(client.UID()), 10)
 	path := userPath
 	if client.UID() == 0 {
@@ -32,6 +33,10 @@ func environment(client *token.Token, remotePath, localPath string) []string {
 		"IPCREMOTEEGID=" + strconv.FormatUint(uint64(client.GID()), 10),
 		"IPCREMOTEPATH=" + remotePath,
 		"IPCLOCALPATH=" + localPath,
+		"GUISE_CLIENT=" + accountName(client),
+		"GUISE_LEVEL=" + qos.Level.String(),
+		"GUISE_TRACKING=" + qos.Tracking.String(),
+		"GUISE_VIA=" + viaText(client.Via()),
 	}
 	if origin, network := client.Origin(); network {
 		env = append(env, networkVariables(origin)...)

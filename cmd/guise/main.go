@@ -43,15 +43,16 @@ $XDG_RUNTIME_DIR/guise/pipe (a user's own); GUISE_DIR replaces both. A NAME with
 			return &usageError{fmt.Errorf("there is no command %q", args[0])}
 		},
 	}
-	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	root.AddCommand(
 		newDemoCommand(),
 		newServeCommand(),
 		newCallCommand(),
+		newLsCommand(),
 		newWatchCommand(),
 		newWhoamiCommand(),
 		newCheckCommand(),
+		newManCommand(),
 	)
 	return root
 }

@@ -15,6 +15,9 @@ const asProgram = "GUISE_TEST_MAIN"
 
 func TestMain(m *testing.M) {
 	actor.PlayIfAsked()
+	if os.Getenv(asMiddle) == "1" {
+		playMiddle(os.Args[1], os.Args[2])
+	}
 	if os.Getenv(asProgram) == "1" {
 		main()
 		os.Exit(0)

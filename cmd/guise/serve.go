@@ -1,37 +1,12 @@
 package main
 
 import (
-	"context"
 	"errors"
-	"io/fs"
-	"log/slog"
-	"net"
-	"os"
-	"os/signal"
-	"sync"
-	"syscall"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/guise-project/guise"
-	"github.com/guise-project/guise/token"
 )
-
-// server runs a command for each client of a pipe.
-type server struct {
-	name     string   // as it was given, for logs
-	command  []string // with its arguments
-	message  bool
-	mode     modeFlag
-	tracking trackingFlag
-	noWatch  bool
-	network  networkFlags
-
-	libraryLog *slog.Logger // names the pipe by itself
-	log        *slog.Logger
-	clients    sync.WaitGroup
-}
 
 func newServeCommand() *cobra.Command {
 	var s server
@@ -45,9 +20,8 @@ error is the server's. When COMMAND ends, so does the connection.
 COMMAND starts once the client has said what the server may do: at once for guise's own clients, with the first data or the
 end of it for others. Its context is the client's of that moment. A client that allows less than impersonation is refused.
 
-If systemd hands over a socket, that one is used and NAME only names it in the log; --mode has no meaning then. Otherwise
-nobody else may be able to write to the socket's directory. Acting as others takes CAP_SETUID and CAP_SETGID; without
-them only clients whose context is the server's own are served.
+Acting as others takes CAP_SETUID and CAP_SETGID; without them only clients whose context is the server's own are served. Nobody else
+may be able to write to the socket's directory.
 
 With --network clients of other machines are served too, by way of this machine's Samba server, which they open \\HOST\pipe\NAME on:
 as the account that Samba maps them to, with static tracking. Samba has to be told of it: docs/machines.md says how.
@@ -55,21 +29,66 @@ as the account that Samba maps them to, with static tracking. Samba has to be to
 On a pipe of messages (--message) each write of COMMAND is a message, and each of its reads returns one: what does not fit
 into the read is lost.
 
-COMMAND's environment is PATH, the server's LANG, LANGUAGE, LC_* and TZ, the HOME, USER, LOGNAME and SHELL of the client's account if it
-has one, and
-  PROTO          IPC, SMB for a client of another machine
-  IPCREMOTEEUID  the client's uid
-  IPCREMOTEEGID  the client's gid
-  IPCREMOTEPATH  the address that the client has bound its socket to, empty if none; clients choose it freely
-  IPCLOCALPATH   the path of the pipe's socket
-and for a client of another machine
-  SMBREMOTEIP, SMBREMOTEPORT     where it is
-  SMBREMOTEUSER, SMBREMOTEDOMAIN who Samba authenticated it as
-  SMBENCRYPTED                   1 if the connection is encrypted, else 0
-Its working directory is the server's.
+Who may connect:
+  --mode           what the kernel asks of the socket's file: clients need the write bit
+  --group          whose group bits count for --mode; the server has to be root or in that group
+  --require-group  what the server asks of each client as it connects: that one of these groups is its primary or one of its supplementary
+                   ones, as the kernel tells them. There is no exception, not for root either. A client of another machine has the groups that
+                   Samba maps it to.
 
-A line for each client goes to standard error when it ends. On SIGTERM and SIGINT no more clients are accepted, the socket is
-removed, and the running commands have five seconds to end after a SIGTERM to their process groups.
+Limits:
+  --max           So many clients are served at once; further ones wait, unaccepted, until one has ended. Clients that have said nothing
+                  count, so use it with --idle. With --network one client more is accepted, and Samba's are.
+  --max-per-user  So many of them of one uid; further ones are refused. Without it one user can take all of --max.
+  --timeout       COMMAND may run so long.
+  --idle          Nothing may have passed on the pipe for longer: the client has sent nothing and taken nothing of what COMMAND wrote. A
+                  client that has not said anything yet is refused then. A COMMAND that works in silence is idle too,
+                  and a client that takes less than 64 KiB in this time while more waits for it can be.
+  --grace         What runs into a limit, or still runs when the server ends, gets SIGTERM, with its process group, and what is left of the
+                  group after this time SIGKILL. Processes that have left the group are not ended, but lose the pipe.
+
+Environment of COMMAND:
+  PATH            as login(1) has it, for root or for others
+  HOME, USER, LOGNAME, SHELL
+                  of the client's account, if it has one
+  LANG, LANGUAGE, LC_*, TZ
+                  the server's
+  PROTO           IPC, SMB for a client of another machine
+  IPCREMOTEEUID   the client's uid
+  IPCREMOTEEGID   the client's gid
+  IPCREMOTEPATH   the address that the client has bound its socket to, empty if none; clients choose it freely
+  IPCLOCALPATH    the path of the pipe's socket
+  GUISE_CLIENT    the client's account, its uid if it has none; to decide by, take IPCREMOTEEUID
+  GUISE_LEVEL     how far the client lets the server go: impersonation or delegation
+  GUISE_TRACKING  static or dynamic, as was agreed; COMMAND stays who it is
+  GUISE_VIA       the processes that the context came through, the first one's first, as PROGRAM(PID),PROGRAM(PID); empty if the client
+                  speaks for itself. A byte that is not a letter, a digit or one of /._+- is %XX in it, a program that could not be
+                  seen is ?. It tells where a request came from; programs are their owners' choice, so it proves nothing.
+  SMBREMOTEIP, SMBREMOTEPORT
+                  where a client of another machine is
+  SMBREMOTEUSER, SMBREMOTEDOMAIN
+                  who Samba authenticated it as
+  SMBENCRYPTED    1 if the connection is encrypted, else 0
+Nothing else is in it. The working directory is the server's.
+
+Log:
+  A line for each client is written when it ends: who it was (client, account, uid, gid), which process connected (pid) and
+  through which others (via), how COMMAND ended (status), why if the server ended it (ended), and how long it took (duration).
+  --log text     NAME=VALUE pairs
+  --log json     a JSON object on each line, durations in seconds
+  --log journal  entries of systemd's journal, with fields such as GUISE_PIPE, GUISE_CLIENT, GUISE_UID, GUISE_VIA and GUISE_STATUS
+  Unstated, it is journal if standard error goes to the journal (JOURNAL_STREAM), and else text.
+
+Service manager:
+  LISTEN_FDS      A socket that systemd hands over is used, and NAME only names it in the log; --mode and --group have no meaning then,
+                  and guise watch has nothing to see.
+  NOTIFY_SOCKET   It is told when clients can come (READY=1), how many are there (STATUS=), of reloads and of the end (Type=notify).
+  WATCHDOG_USEC   It hears twice in that time that the process works, all of its threads included.
+
+Signals:
+  SIGTERM, SIGINT  No more clients are accepted, the socket is removed, and the running commands have --grace to end.
+  SIGHUP           The groups of --group and --require-group are looked up again; clients that are there stay. A server that was started
+                   on a terminal ends as with SIGTERM.
 
 Exit status:
   0  ended by SIGTERM or SIGINT
@@ -77,24 +96,40 @@ Exit status:
   2  the command line is wrong`,
 		Example: `  guise serve whoami -- id
   guise serve --network whoami -- id
-  guise serve --mode 0660 /run/backup/socket -- /usr/local/libexec/backup --stdin`,
+  guise serve --group backup --mode 0660 --max 20 --max-per-user 4 --idle 5m backup -- /usr/local/libexec/backup --stdin
+  guise serve --require-group staff --require-group wheel --timeout 1h /run/build/socket -- /usr/local/libexec/build`,
 		Args: usage(checkServeArguments),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(command *cobra.Command, args []string) error {
 			s.name, s.command = args[0], args[1:]
-			if err := s.network.check(); err != nil {
+			if err := errors.Join(s.network.check(), s.access.check(command.Flags()), s.limits.check(command.Flags())); err != nil {
 				return &usageError{err}
 			}
-			s.libraryLog = slog.New(slog.NewTextHandler(os.Stderr, nil))
-			s.log = s.libraryLog.With("pipe", s.name)
+			log, err := s.format.logger()
+			if err != nil {
+				return err
+			}
+			s.libraryLog, s.log = log, log.With("pipe", s.name)
 			return s.run()
+		},
+		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			if len(args) == 0 { // a new name
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			return nil, cobra.ShellCompDirectiveDefault
 		},
 	}
 	flags := command.Flags()
 	flags.BoolVar(&s.message, "message", false, "a pipe of messages instead of bytes")
 	flags.Var(&s.mode, "mode", "who may connect: the socket's mode, in octal (unstated: 0666, everybody)")
+	s.access.add(flags)
+	s.limits.add(flags)
 	flags.Var(&s.tracking, "tracking", "static or dynamic, for clients that state none (unstated: static)")
 	s.network.add(flags)
 	flags.BoolVar(&s.noWatch, "no-watch", false, "let nobody watch the connections; else root and this user can, with guise watch")
+	flags.Var(&s.format, "log", "text, json or journal (unstated: journal if standard error goes there, else text)")
+	complete(command, "tracking", guise.Static.String(), guise.Dynamic.String())
+	complete(command, "log", logFormats...)
+	completeGroups(command, "group", "require-group")
 	return command
 }
 
@@ -110,75 +145,4 @@ func checkServeArguments(command *cobra.Command, args []string) error {
 		return errors.New("COMMAND is missing after the --")
 	}
 	return nil
-}
-
-func (s *server) run() error {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
-	// A log that nobody reads any more must not end the server. Ignoring the signal would have the commands ignore it too.
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
-
-	listener, err := s.listen()
-	if err != nil {
-		return err
-	}
-	defer listener.Close()
-	s.announce(listener)
-
-	stopListening := context.AfterFunc(ctx, func() { listener.Close() })
-	defer stopListening()
-	err = s.accept(ctx, listener)
-	s.waitClients()
-	s.log.Info("ended")
-	return err
-}
-
-// announce tells the log that clients can come, and what will be wrong with them if something will.
-func (s *server) announce(listener *guise.Listener) {
-	s.log.Info("listening", "path", addressText(listener.Addr()), "command", s.command[0])
-	if able, err := canActAsOthers(); err == nil && !able {
-		self, _ := token.Self()
-		s.log.Warn("only clients whose context is the server's own will be served: acting as others takes CAP_SETUID and CAP_SETGID (AmbientCapabilities= of systemd)", "server", self)
-	}
-}
-
-func (s *server) config() *guise.ListenConfig {
-	return &guise.ListenConfig{
-		Mode: fs.FileMode(s.mode), Message: s.message, Tracking: guise.Tracking(s.tracking), Logger: s.libraryLog,
-		Level: guise.Impersonation, // or there is nobody to run the command as
-		Watch: !s.noWatch, Network: s.network.config(),
-	}
-}
-
-// accept starts a goroutine for each client, until ctx ends.
-func (s *server) accept(ctx context.Context, listener *guise.Listener) error {
-	for {
-		conn, err := listener.AcceptPipe()
-		switch {
-		case err == nil:
-		case ctx.Err() != nil, errors.Is(err, net.ErrClosed):
-			return nil
-		default:
-			return err
-		}
-		s.clients.Add(1)
-		go func() {
-			defer s.clients.Done()
-			s.serve(ctx, conn)
-		}()
-	}
-}
-
-// waitClients waits until every client has been served, but not for a command that not even SIGKILL ends.
-func (s *server) waitClients() {
-	served := make(chan struct{})
-	go func() {
-		s.clients.Wait()
-		close(served)
-	}()
-	select {
-	case <-served:
-	case <-time.After(grace + time.Second):
-		s.log.Error("a command does not end; leaving it behind")
-	}
 }

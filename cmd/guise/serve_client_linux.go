@@ -21,27 +21,54 @@ var errEnding = errors.New("the server ended before the client had said anything
 // serve runs the command for one client, from its first word to its line in the log.
 func (s *server) serve(ctx context.Context, conn *guise.Conn) {
 	began := time.Now()
-	if err := conn.WaitClient(ctx); err != nil {
-		if ctx.Err() != nil {
-			err = errEnding
-		}
+	if err := s.waitWord(ctx, conn); err != nil {
 		s.refuse(conn, began, err)
 		return
 	}
 	qos := conn.QoS() // as agreed; start freezes it
-	client, command, relayed, err := s.start(conn)
+	r, err := s.start(conn, qos)
 	if err != nil {
 		s.refuse(conn, began, err)
 		return
 	}
-	err = await(ctx, client, command)
-	relayed.finish()
+	why, err := s.await(ctx, r)
+	r.relayed.finish()
 	flush(conn)
 	conn.Close()
 
-	attributes := append(clientAttributes(client, qos), outcome(command.ProcessState, err), slog.Duration("duration", time.Since(began)))
-	s.log.LogAttrs(context.Background(), slog.LevelInfo, "client served", attributes...)
+	level := slog.LevelInfo
+	attributes := append(clientAttributes(r.client, qos), outcome(r.command.ProcessState, err))
+	if why != nil {
+		attributes = append(attributes, slog.Any("ended", why))
+		if why != errServerEnds {
+			level = slog.LevelWarn
+		}
+	}
+	s.log.LogAttrs(context.Background(), level, "client served", append(attributes, slog.Duration("duration", time.Since(began)))...)
 }
+
+// waitWord waits for the client's first word, no longer than it may be idle.
+func (s *server) waitWord(ctx context.Context, conn *guise.Conn) error {
+	waiting := ctx
+	if s.limits.idle > 0 {
+		var cancel context.CancelFunc
+		waiting, cancel = context.WithTimeout(ctx, s.limits.idle)
+		defer cancel()
+	}
+	err := conn.WaitClient(waiting)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return errEnding
+	case waiting.Err() != nil:
+		return fmt.Errorf("it has said nothing for %v (--idle)", s.limits.idle)
+	}
+	return err
+}
+
+// flushTime is how long a client of another machine may take for reading what its command wrote last.
+const flushTime = 5 * time.Second
 
 // flush waits until a client of another machine has what its command wrote last: it would be lost if the server ended meanwhile.
 func flush(conn *guise.Conn) {
@@ -49,49 +76,58 @@ func flush(conn *guise.Conn) {
 		return // the kernel keeps it
 	}
 	// Also if the server is ending: for that it is.
-	ctx, cancel := context.WithTimeout(context.Background(), grace)
+	ctx, cancel := context.WithTimeout(context.Background(), flushTime)
 	defer cancel()
 	_ = conn.Flush(ctx) // Close goes on with it
 }
 
-// start starts the command as the client, which it returns. What can't be known of a client, or not be acted for, is an error.
-func (s *server) start(conn *guise.Conn) (*token.Token, *exec.Cmd, *relay, error) {
-	var client *token.Token
-	var command *exec.Cmd
+// running is the command of a client that runs.
+type running struct {
+	client  *token.Token
+	command *exec.Cmd
+	relayed *relay
+	idle    *idleness // nil if it may be idle for as long as it likes
+}
+
+// start starts the command as the client. What can't be known of a client, or not be acted for, is an error.
+func (s *server) start(conn *guise.Conn, qos guise.QoS) (*running, error) {
+	r := &running{}
 	// The command reads the socket itself, and can't follow.
 	if err := conn.Freeze(); err != nil {
-		return nil, nil, nil, err
+		return nil, err
 	}
 	err := conn.RunAsClient(func(scope *guise.Scope) error {
-		client = scope.Token()
-		command = scope.Command(s.command[0], s.command[1:]...)
+		r.client = scope.Token()
+		r.command = scope.Command(s.command[0], s.command[1:]...)
 		return nil
 	})
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, err
 	}
-	pipe, relayed, err := s.pipeFor(conn, client)
+	r.idle = newIdleness(s.limits.idle)
+	pipe, err := s.pipeFor(conn, r)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, err
 	}
 	defer pipe.Close()
-	command.Stdin, command.Stdout, command.Stderr = pipe, pipe, os.Stderr
-	command.Env = guise.ClientEnviron(environment(client, remotePath(conn), addressText(conn.LocalAddr())))
+	r.command.Stdin, r.command.Stdout, r.command.Stderr = pipe, pipe, os.Stderr
+	r.command.Env = guise.ClientEnviron(environment(r.client, qos, remotePath(conn), addressText(conn.LocalAddr())))
 	// Not in the scope any more, which the fork would only lengthen: the command is the client all the same.
-	if err := command.Start(); err != nil {
-		relayed.finish()
-		return nil, nil, nil, fmt.Errorf("starting %s as %s: %w", s.command[0], client, err)
+	if err := r.command.Start(); err != nil {
+		r.relayed.finish()
+		return nil, fmt.Errorf("starting %s as %s: %w", s.command[0], r.client, err)
 	}
-	return client, command, relayed, nil
+	r.idle.watch(conn, r.relayed == nil)
+	return r, nil
 }
 
 // pipeFor returns the command's end of the pipe: the client's own socket where that speaks as a pipe of this machine does.
-func (s *server) pipeFor(conn *guise.Conn, client *token.Token) (*os.File, *relay, error) {
-	if conn.Message() && client.Source().Kind == token.FromNetwork {
-		return startRelay(conn)
+func (s *server) pipeFor(conn *guise.Conn, r *running) (pipe *os.File, err error) {
+	if conn.Message() && r.client.Source().Kind == token.FromNetwork {
+		pipe, r.relayed, err = startRelay(conn, r.idle.passed)
+		return pipe, err
 	}
-	pipe, err := blockingCopy(conn)
-	return pipe, nil, err
+	return blockingCopy(conn)
 }
 
 // remotePath returns the address that a client of this machine has bound its socket to.
@@ -139,13 +175,18 @@ func (s *server) refuse(conn *guise.Conn, began time.Time, why error) {
 }
 
 func clientAttributes(client *token.Token, qos guise.QoS) []slog.Attr {
-	return []slog.Attr{
+	attributes := []slog.Attr{
 		slog.Any("client", client), // with where it is, if that is another machine
 		slog.Uint64("uid", uint64(client.UID())),
 		slog.Uint64("gid", uint64(client.GID())),
+		slog.String("account", accountName(client)),
 		slog.Int("pid", client.Source().PID),
 		qosAttribute(qos),
 	}
+	if via := viaText(client.Via()); via != "" {
+		attributes = append(attributes, slog.String("via", via))
+	}
+	return attributes
 }
 
 func qosAttribute(qos guise.QoS) slog.Attr {

@@ -2,7 +2,8 @@ package main
 
 import (
 	"context"
-	"os/exec"
+	"errors"
+	"fmt"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -11,30 +12,43 @@ import (
 	"github.com/guise-project/guise/token"
 )
 
-// grace is how long commands may take to end when the server does.
-const grace = 5 * time.Second
+var errServerEnds = errors.New("the server ended")
 
-// await waits for the command of a client to end, and ends it when ctx does. It returns what [exec.Cmd.Wait] does.
-func await(ctx context.Context, client *token.Token, command *exec.Cmd) error {
-	group := command.Process.Pid // it leads a session, and so a process group
+// await waits for the command of a client to end, and ends it when ctx does or it has come to a limit: why is not nil then. The
+// error is what [exec.Cmd.Wait] returns.
+func (s *server) await(ctx context.Context, r *running) (why, err error) {
+	defer r.idle.stop()
+	group := r.command.Process.Pid // it leads a session, and so a process group
 	exited := make(chan struct{})
 	go func() {
 		waitExit(group)
 		close(exited)
 	}()
+	var late <-chan time.Time
+	if s.limits.timeout > 0 {
+		timer := time.NewTimer(s.limits.timeout)
+		defer timer.Stop()
+		late = timer.C
+	}
 	select {
 	case <-exited:
+		return nil, r.command.Wait()
 	case <-ctx.Done():
-		signalGroup(client, group, unix.SIGTERM)
-		select {
-		case <-exited:
-		case <-time.After(grace):
-		}
-		// What is left of the group goes too. Its number is still its own: its leader has not been waited for.
-		signalGroup(client, group, unix.SIGKILL)
-		<-exited
+		why = errServerEnds
+	case <-late:
+		why = fmt.Errorf("it ran for longer than %v (--timeout)", s.limits.timeout)
+	case <-r.idle.over():
+		why = fmt.Errorf("nothing passed for %v (--idle)", s.limits.idle)
 	}
-	return command.Wait()
+	signalGroup(r.client, group, unix.SIGTERM)
+	select {
+	case <-exited:
+	case <-time.After(s.limits.grace):
+	}
+	// What is left of the group goes too. Its number is still its own: its leader has not been waited for.
+	signalGroup(r.client, group, unix.SIGKILL)
+	<-exited
+	return why, r.command.Wait()
 }
 
 // waitExit waits until a child has ended, without taking its process id away from it.

@@ -18,12 +18,13 @@ import (
 type relay struct {
 	conn      *guise.Conn
 	ours      *guise.Conn // this side of the command's pipe
+	passed    func()      // is called for each message
 	toClient  sync.WaitGroup
 	toCommand sync.WaitGroup
 }
 
 // startRelay returns the command's end.
-func startRelay(conn *guise.Conn) (*os.File, *relay, error) {
+func startRelay(conn *guise.Conn, passed func()) (*os.File, *relay, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, nil, fmt.Errorf("making the command's pipe: %w", err)
@@ -41,14 +42,14 @@ func startRelay(conn *guise.Conn) (*os.File, *relay, error) {
 		theirs.Close()
 		return nil, nil, fmt.Errorf("making the command's pipe: %w", err)
 	}
-	r := &relay{conn: conn, ours: ours}
+	r := &relay{conn: conn, ours: ours, passed: passed}
 	r.toClient.Go(func() {
-		relayMessages(r.conn, r.ours)
+		r.relayMessages(r.conn, r.ours)
 		// The client reads the end.
 		_ = r.conn.CloseWrite()
 	})
 	r.toCommand.Go(func() {
-		relayMessages(r.ours, r.conn)
+		r.relayMessages(r.ours, r.conn)
 		_ = r.ours.CloseWrite()
 	})
 	return theirs, r, nil
@@ -61,7 +62,7 @@ func (r *relay) finish() {
 		return
 	}
 	_ = r.ours.CloseRead()
-	_ = r.conn.SetWriteDeadline(time.Now().Add(grace))
+	_ = r.conn.SetWriteDeadline(time.Now().Add(flushTime))
 	r.toClient.Wait()
 	// Of what the client still sends the command reads no more, though a child of it may have its end open.
 	_ = r.conn.SetReadDeadline(time.Unix(1, 0))
@@ -71,7 +72,7 @@ func (r *relay) finish() {
 }
 
 // relayMessages passes messages on until one side ends. An empty one of the command's can't be.
-func relayMessages(to io.Writer, from io.Reader) {
+func (r *relay) relayMessages(to io.Writer, from io.Reader) {
 	buf := make([]byte, chunk)
 	for {
 		n, err := from.Read(buf)
@@ -81,8 +82,10 @@ func relayMessages(to io.Writer, from io.Reader) {
 		if n == 0 {
 			continue
 		}
+		r.passed()
 		if _, err := to.Write(buf[:n]); err != nil {
 			return
 		}
+		r.passed()
 	}
 }

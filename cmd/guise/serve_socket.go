@@ -22,6 +22,10 @@ func (s *server) listen() (*guise.Listener, error) {
 	default:
 		return nil, fmt.Errorf("systemd handed over %d sockets and a server has one pipe: give each a service of its own", len(files))
 	}
+	s.handedOver = true
+	if s.mode != 0 || s.access.group != "" {
+		s.log.Warn("--mode and --group have no meaning for a socket that systemd made; SocketMode= and SocketGroup= of its unit have")
+	}
 	listener, err := guise.ListenFile(files[0], s.config())
 	if err != nil {
 		return nil, fmt.Errorf("the socket that systemd handed over: %w", err)

@@ -2,16 +2,18 @@ package main
 
 import (
 	"bufio"
-	"github.com/guise-project/guise/internal/testdir"
 	"io"
 	"net"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/guise-project/guise/internal/testdir"
 )
 
 // serving is a server that runs.
@@ -39,6 +41,14 @@ func serveOn(t *testing.T, flags []string, command ...string) *serving {
 // start starts a server and waits until it listens.
 func start(t *testing.T, path string, command *exec.Cmd) *serving {
 	t.Helper()
+	s := launch(t, path, command)
+	s.waitLog("msg=listening")
+	return s
+}
+
+// launch starts a server.
+func launch(t *testing.T, path string, command *exec.Cmd) *serving {
+	t.Helper()
 	s := &serving{t: t, command: command, path: path, exited: make(chan struct{})}
 	s.more = sync.NewCond(&s.mu)
 	stderr, err := command.StderrPipe()
@@ -65,7 +75,6 @@ func start(t *testing.T, path string, command *exec.Cmd) *serving {
 			s.stop()
 		}
 	})
-	s.waitLog("msg=listening")
 	return s
 }
 
@@ -145,6 +154,31 @@ func (s *serving) stop() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.t.Errorf("the server ended with %v after SIGTERM, want exit status 0; its log:\n%s", status, strings.Join(s.log, "\n"))
+	}
+}
+
+// hasLog reports whether there is a line with all of parts in it by now.
+func (s *serving) hasLog(parts ...string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.log, func(line string) bool { return hasAll(line, parts) })
+}
+
+// say sends a plain client's words.
+func say(t *testing.T, conn net.Conn, words string) {
+	t.Helper()
+	if _, err := io.WriteString(conn, words); err != nil {
+		t.Fatalf("writing to the server: %v", err)
+	}
+}
+
+// eventually waits until it is so.
+func eventually(t *testing.T, what string, so func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !so(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not within %v: %s", patience, what)
+		}
 	}
 }
 

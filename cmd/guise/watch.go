@@ -75,6 +75,7 @@ Exit status:
 			}
 			return err
 		},
+		ValidArgsFunction: completePipes(func(p *pipeReport) bool { return p.Watched }),
 	}
 	command.Flags().BoolVar(&asJSON, "json", false, "a JSON object on a line of its own for each event")
 	return command
