@@ -78,9 +78,10 @@ func (m *Machine) CommandAs(ctx context.Context, account, name string, args ...s
 
 // command enters the machine by nsenter. A context's end kills the program and not nsenter, which has to bury it: the children of an
 // nsenter that is killed go to the init of outside, which may not care, and the machine can't end before they are buried. If
-// it happens all the same, setpriv has the program killed.
+// it happens all the same, setpriv has the program killed. Where this process has another root directory than its mount namespace has
+// (chroot), the machine's is said: or the program would be in none of what is mounted in the machine, and change the real files.
 func (m *Machine) command(ctx context.Context, env, setpriv []string, name string, args []string) *exec.Cmd {
-	enter := []string{fmt.Sprintf("--target=%d", m.holder.pid), "--mount", "--net", "--uts", "--ipc", "--pid", "--", "setpriv", "--pdeathsig=KILL"}
+	enter := []string{fmt.Sprintf("--target=%d", m.holder.pid), "--mount", "--net", "--uts", "--ipc", "--pid", "--root", "--wd", "--", "setpriv", "--pdeathsig=KILL"}
 	enter = append(append(append(enter, setpriv...), "--", name), args...)
 	cmd := exec.CommandContext(ctx, program("nsenter"), enter...)
 	cmd.Env = env
