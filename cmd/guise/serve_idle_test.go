@@ -17,7 +17,7 @@ const idleLimit = 800 * time.Millisecond
 
 func TestServeIdle(t *testing.T) {
 	for _, kind := range [][]string{nil, {"--message"}} {
-		s := serveOn(t, append(kind, "--idle", "300ms", "--grace", "100ms"), "sh", "-c", `cat; echo never`)
+		s := serveOn(t, append(kind, "--idle", "3s", "--grace", "100ms"), "sh", "-c", `cat; echo never`)
 		in, out, err := os.Pipe() // input that does not end
 		if err != nil {
 			t.Fatal(err)
@@ -33,7 +33,7 @@ func TestServeIdle(t *testing.T) {
 		if string(got) != "hello\n" || err != nil {
 			t.Errorf("a client that falls silent got %q, %v", got, err)
 		}
-		s.waitLog("client served", "level=WARN", `ended="nothing passed for 300ms (--idle)"`, `status="signal: terminated"`)
+		s.waitLog("client served", "level=WARN", `ended="nothing passed for 3s (--idle)"`, `status="signal: terminated"`)
 	}
 }
 

@@ -59,10 +59,10 @@ func TestServeMaxServesTheNextWhenOneEnds(t *testing.T) {
 
 // A client that has said nothing has a place, until --idle takes it away.
 func TestServeMaxOfSilentClients(t *testing.T) {
-	s := serveOn(t, []string{"--max", "1", "--idle", "200ms"}, "cat")
+	s := serveOn(t, []string{"--max", "1", "--idle", "3s"}, "cat")
 	silent := s.dial()
 	run(t, "hello", guiseProgram(t, "call", s.path)).expect(t, "a call behind a silent client", 0, "hello")
-	s.waitLog("client refused", "level=WARN", "it has said nothing for 200ms (--idle)")
+	s.waitLog("client refused", "level=WARN", "it has said nothing for 3s (--idle)")
 	if _, err := silent.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("a client that was silent for too long reads %v, want the end", err)
 	}
@@ -105,12 +105,12 @@ func TestServeTimeout(t *testing.T) {
 		{"stubborn", stubborn, `status="signal: killed"`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s := serveOn(t, []string{"--timeout", "1s", "--grace", "100ms"}, "sh", "-c", c.command)
+			s := serveOn(t, []string{"--timeout", "3s", "--grace", "100ms"}, "sh", "-c", c.command)
 			conn := s.dial()
 			say(t, conn, "x")
 			mustEnd := watch(t, firstNumber(t, conn))
 			mustEnd("a command that runs for longer than --timeout")
-			s.waitLog("client served", "level=WARN", `ended="it ran for longer than 1s (--timeout)"`, c.status)
+			s.waitLog("client served", "level=WARN", `ended="it ran for longer than 3s (--timeout)"`, c.status)
 			if _, err := conn.Read(make([]byte, 1)); err != io.EOF {
 				t.Errorf("its client reads %v, want the end", err)
 			}
