@@ -50,16 +50,7 @@ type carriedEnd struct {
 }
 
 func (e *carriedEnd) read(c *Conn, p []byte) (n int, err error) {
-	if c.message {
-		if len(p) == 0 {
-			return 0, nil
-		}
-		e.readMu.Lock()
-		n, _, err = c.readMessage(e.messages, p)
-		e.readMu.Unlock()
-	} else {
-		n, err = c.socket.Read(p)
-	}
+	n, err = c.readAnswer(&e.readMu, e.messages, p)
 	return n, c.fail("read", e.explain(err))
 }
 

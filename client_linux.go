@@ -166,16 +166,7 @@ func source(s *Scope) uint64 {
 }
 
 func (e *clientEnd) read(c *Conn, p []byte) (n int, err error) {
-	if c.message {
-		if len(p) == 0 {
-			return 0, nil
-		}
-		e.readMu.Lock()
-		n, _, err = c.readMessage(e.messages, p)
-		e.readMu.Unlock()
-	} else {
-		n, err = c.socket.Read(p)
-	}
+	n, err = c.readAnswer(&e.readMu, e.messages, p)
 	if err == nil || n > 0 {
 		if !e.heard.Load() {
 			e.hear()

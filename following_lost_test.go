@@ -109,7 +109,7 @@ func TestClientThatBreaksTheProtocolTakesTheScopesWithIt(t *testing.T) {
 					defer static.Close()
 					var c *Conn
 					behind := make(chan error, 1)
-					outsideDone := make(chan struct{})
+					outsideDone, heard := make(chan struct{}), make(chan struct{})
 					err := b.RunAsClient(func(s *Scope) error {
 						if !before {
 							hop = must1(Dial(back.Addr().String(), &QoS{Tracking: Dynamic}))
@@ -126,6 +126,7 @@ func TestClientThatBreaksTheProtocolTakesTheScopesWithIt(t *testing.T) {
 								}
 								close(entered)
 								becomesNobody(t, "C", want, private)
+								close(heard)
 								if !closed(changed) {
 									t.Error("C's Changed is not closed when the context is lost")
 								}
@@ -178,6 +179,7 @@ func TestClientThatBreaksTheProtocolTakesTheScopesWithIt(t *testing.T) {
 					if !errors.Is(err, ErrContextLost) {
 						t.Errorf("B's next RunAsClient: %v", err)
 					}
+					<-heard // what B passes on takes its time
 					err = c.RunAsClient(func(*Scope) error { t.Error("C has acted for a client whose context is lost"); return nil })
 					if !errors.Is(err, ErrContextLost) {
 						t.Errorf("C's next RunAsClient: %v", err)

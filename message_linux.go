@@ -86,6 +86,20 @@ func (c *Conn) readMessage(r *messageReader, p []byte) (n int, fresh bool, err e
 	return n, fresh, err
 }
 
+// readAnswer reads on a client's end. mu is held for r, which is for message mode.
+func (c *Conn) readAnswer(mu *sync.Mutex, r *messageReader, p []byte) (n int, err error) {
+	if !c.message {
+		return c.socket.Read(p)
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	n, _, err = c.readMessage(r, p)
+	return n, err
+}
+
 // sendEmpty sends a message of no bytes.
 func (c *Conn) sendEmpty() error {
 	raw, err := c.socket.SyscallConn()

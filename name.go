@@ -5,10 +5,9 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
-)
 
-// maxName is the longest name of a pipe, in bytes.
-const maxName = 64
+	"github.com/guise-project/guise/internal/pipename"
+)
 
 // maxPath is the longest path of a socket, in bytes (sun_path of unix(7), with its NUL).
 const maxPath = 107
@@ -56,27 +55,9 @@ func parse(s string) (address, error) {
 		}
 		name = pipe
 	}
-	if err := checkName(name); err != nil {
+	name, err := pipename.Fold(name)
+	if err != nil {
 		return address{}, err
 	}
-	name = strings.ToLower(name)
 	return address{text: name, name: name}, nil
-}
-
-func checkName(name string) error {
-	switch {
-	case name == "":
-		return errors.New("a pipe needs a name")
-	case len(name) > maxName:
-		return fmt.Errorf("a pipe's name can have %d bytes, this one has %d", maxName, len(name))
-	case name == "." || name == "..":
-		return fmt.Errorf("%q can't be a pipe's name", name)
-	}
-	for i := range len(name) {
-		c := name[i]
-		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("._-", c) >= 0) {
-			return fmt.Errorf("a pipe's name is of letters, digits, '.', '_' and '-'; %q has %q in it", name, c)
-		}
-	}
-	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"github.com/guise-project/guise/internal/leftover"
+	"github.com/guise-project/guise/internal/pipename"
 	"github.com/guise-project/guise/internal/testdir"
 	"io/fs"
 	"net"
@@ -24,7 +25,7 @@ import (
 )
 
 func TestNamesOfPipes(t *testing.T) {
-	long := strings.Repeat("n", maxName)
+	long := strings.Repeat("n", pipename.Longest)
 	tests := []struct {
 		name, want string // the folded name or the path
 		says       string // of the error

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/connectivity"
 
 	"github.com/guise-project/guise"
+	"github.com/guise-project/guise/internal/statictracking"
 	"github.com/guise-project/guise/token"
 )
 
@@ -35,9 +36,9 @@ type Dialer interface {
 // It may be used by many goroutines, in this scope, in others of the same context, and outside of scopes; its calls are of who
 // dialled. The caller closes it. The options are gRPC's, but for how to dial and the credentials, which are this package's.
 func Dial(ctx context.Context, pipe string, d Dialer, options ...grpc.DialOption) (*grpc.ClientConn, error) {
-	d, err := static(d)
-	if err != nil {
-		return nil, err
+	d, ok := statictracking.Stated(d)
+	if !ok {
+		return nil, ErrDynamic
 	}
 	caller, err := guise.Wearing()
 	if err != nil {
@@ -92,9 +93,9 @@ func connect(ctx context.Context, client *grpc.ClientConn) error {
 // NewClient returns a ClientConn of the process: it opens the pipe when it has to, on goroutines of gRPC's, and its calls can't be
 // made in scopes. See [Dial] for the arguments, and for what is to be called in a scope, where NewClient fails with [ErrInScope].
 func NewClient(pipe string, d Dialer, options ...grpc.DialOption) (*grpc.ClientConn, error) {
-	d, err := static(d)
-	if err != nil {
-		return nil, err
+	d, ok := statictracking.Stated(d)
+	if !ok {
+		return nil, ErrDynamic
 	}
 	if worn, err := guise.Wearing(); err != nil || worn != nil {
 		return nil, ErrInScope
@@ -122,28 +123,6 @@ func dial(ctx context.Context, d Dialer, pipe string) (net.Conn, error) {
 		return nil, err
 	}
 	return c, nil
-}
-
-// static returns d with static tracking stated, so that the listener's own preference does not count.
-func static(d Dialer) (Dialer, error) {
-	var stated guise.Dialer
-	switch d := d.(type) {
-	case nil:
-	case *guise.Dialer:
-		stated = *d
-	default:
-		return d, nil
-	}
-	var qos guise.QoS
-	if stated.QoS != nil {
-		qos = *stated.QoS
-	}
-	if qos.Tracking == guise.Dynamic {
-		return nil, ErrDynamic
-	}
-	qos.Tracking = guise.Static
-	stated.QoS = &qos
-	return &stated, nil
 }
 
 // guard keeps calls that are made in other scopes off a ClientConn.

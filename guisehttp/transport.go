@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"github.com/guise-project/guise"
+	"github.com/guise-project/guise/internal/statictracking"
 )
 
 // Dialer opens pipes: a [*guise.Dialer], or the Dialer of package smb for those of other machines.
@@ -57,9 +58,9 @@ func (t *Transport) open(r *http.Request) (*guise.Conn, error) {
 	if r.URL == nil || r.URL.Scheme != "http" {
 		return nil, fmt.Errorf("guisehttp: only URLs that begin with http:// can be asked for on a pipe, not %v", r.URL)
 	}
-	d, err := static(t.Dialer)
-	if err != nil {
-		return nil, err
+	d, ok := statictracking.Stated(t.Dialer)
+	if !ok {
+		return nil, ErrDynamic
 	}
 	c, err := d.Dial(r.Context(), t.Pipe)
 	if err != nil {
@@ -76,28 +77,6 @@ func (t *Transport) open(r *http.Request) (*guise.Conn, error) {
 		return nil, err
 	}
 	return c, nil
-}
-
-// static returns d with static tracking stated, so that the listener's own preference does not count.
-func static(d Dialer) (Dialer, error) {
-	var stated guise.Dialer
-	switch d := d.(type) {
-	case nil:
-	case *guise.Dialer:
-		stated = *d
-	default:
-		return d, nil
-	}
-	var qos guise.QoS
-	if stated.QoS != nil {
-		qos = *stated.QoS
-	}
-	if qos.Tracking == guise.Dynamic {
-		return nil, ErrDynamic
-	}
-	qos.Tracking = guise.Static
-	stated.QoS = &qos
-	return &stated, nil
 }
 
 var errUsed = errors.New("guisehttp: the connection was for one request")

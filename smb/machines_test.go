@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/guise-project/guise/internal/machines"
+	"github.com/guise-project/guise/internal/machinestest"
 )
 
 // Tests whose names begin with TestInside run on the first of some machines, where TestOnMachines starts this binary again. What they
@@ -38,15 +39,7 @@ func TestOnMachines(t *testing.T) {
 	if os.Getenv(inside) != "" {
 		t.Skip("is what runs this")
 	}
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: it makes namespaces")
-	}
-	if err := machines.Missing(); err != nil {
-		if os.Getenv("GUISE_MACHINES") == "required" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
+	machinestest.Need(t)
 	for _, test := range []struct {
 		name, run     string
 		sign, encrypt bool

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/guise-project/guise"
+	"github.com/guise-project/guise/internal/pipename"
 )
 
 // target is a pipe on another machine.
@@ -15,10 +16,8 @@ type target struct {
 	pipe string     // folded to lower case
 }
 
-const (
-	longestHost = 253
-	longestName = 64
-)
+// longestHost is how many bytes a machine's name can have.
+const longestHost = 253
 
 // parseName understands \\HOST\pipe\NAME and, which shells leave alone, //HOST/pipe/NAME.
 func parseName(s string) (target, error) {
@@ -49,11 +48,8 @@ func splitName(s string) (t target, err error) {
 	if t.host, t.addr, err = splitHost(parts[0]); err != nil {
 		return t, err
 	}
-	if err := checkPipe(parts[2]); err != nil {
-		return t, err
-	}
-	t.pipe = strings.ToLower(parts[2])
-	return t, nil
+	t.pipe, err = pipename.Fold(parts[2])
+	return t, err
 }
 
 func splitHost(s string) (host string, addr netip.Addr, err error) {
@@ -77,24 +73,6 @@ func splitHost(s string) (host string, addr netip.Addr, err error) {
 		return "", addr, fmt.Errorf("%q is not the name of a machine", s)
 	}
 	return host, addr, nil
-}
-
-// checkPipe has guise's rules for the names of pipes.
-func checkPipe(name string) error {
-	switch {
-	case name == "":
-		return fmt.Errorf("a pipe needs a name")
-	case len(name) > longestName:
-		return fmt.Errorf("a pipe's name can have %d bytes, this one has %d", longestName, len(name))
-	case name == "." || name == "..":
-		return fmt.Errorf("%q can't be a pipe's name", name)
-	}
-	for i := range len(name) {
-		if c := name[i]; !letterOrDigit(c) && c != '.' && c != '_' && c != '-' {
-			return fmt.Errorf("a pipe's name is of letters, digits, '.', '_' and '-'; %q has %q in it", name, c)
-		}
-	}
-	return nil
 }
 
 func letterOrDigit(c byte) bool {

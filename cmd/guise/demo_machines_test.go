@@ -11,24 +11,11 @@ import (
 	"github.com/guise-project/guise/internal/actor"
 	"github.com/guise-project/guise/internal/crossing"
 	"github.com/guise-project/guise/internal/machines"
+	"github.com/guise-project/guise/internal/machinestest"
 )
 
-// needMachines skips the test where machines can't be made, or fails it where they have to be.
-func needMachines(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("making machines takes root")
-	}
-	if err := machines.Missing(); err != nil {
-		if os.Getenv("GUISE_MACHINES") == "required" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
-}
-
 func TestMachinesDemoIsAsClaimedAndLeavesNothing(t *testing.T) {
-	needMachines(t)
+	machinestest.Need(t)
 	dir := demoDirectory(t)
 	var out strings.Builder
 	if err := machinesDemo(&out, nil, crossing.Rows, startMachines); err != nil {
@@ -67,7 +54,7 @@ func startWith(start func(actor.Actor) actor.Actor) func(context.Context) (*cros
 }
 
 func TestMachinesDemoFailsWhenServersActAsThemselves(t *testing.T) {
-	needMachines(t)
+	machinestest.Need(t)
 	dir := demoDirectory(t)
 	var out strings.Builder
 	err := machinesDemo(&out, nil, crossing.Rows[:1], startWith(func(a actor.Actor) actor.Actor {
@@ -89,7 +76,7 @@ func TestMachinesDemoFailsWhenServersActAsThemselves(t *testing.T) {
 
 // TestMachinesDemoEndsWhenInterrupted has the interrupt come before anything is made, and in the middle of things.
 func TestMachinesDemoEndsWhenInterrupted(t *testing.T) {
-	needMachines(t)
+	machinestest.Need(t)
 	for _, after := range []int{0, 1, 12, 30} {
 		dir := demoDirectory(t)
 		interrupted := make(chan os.Signal, 1)

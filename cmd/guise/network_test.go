@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/guise-project/guise/internal/machines"
+	"github.com/guise-project/guise/internal/machinestest"
 )
 
 // network is three machines, with the program on each.
@@ -24,29 +25,26 @@ type network struct {
 
 func makeNetwork(t *testing.T) *network {
 	t.Helper()
-	if err := machines.Missing(); err != nil {
-		if os.Getenv("GUISE_MACHINES") == "required" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
-	n, err := machines.Start(t.Context(), &machines.Config{Accounts: []machines.Account{
+	n := machinestest.Start(t, &machines.Config{Accounts: []machines.Account{
 		{Name: "alice", UID: alice, GID: alice, Groups: []machines.Group{{Name: "staff", GID: aliceGroup}}, Password: "of-alice"},
 		{Name: "bob", UID: bob, GID: bob, Password: "of-bob"},
 	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := n.Close(); err != nil {
-			t.Error(err)
-		}
-	})
 	inside, err := n.Machines[0].Install("/proc/self/exe")
 	if err != nil {
 		t.Fatal(err)
 	}
 	return &network{n, t, inside}
+}
+
+// python3 is Debian's, which has its modules.
+const python3 = "/usr/bin/python3"
+
+// needImpacket skips the test where Python's SMB client is not installed, or fails it where it has to be.
+func needImpacket(t *testing.T) {
+	t.Helper()
+	if out, err := exec.Command(python3, "-c", "import impacket").CombinedOutput(); err != nil {
+		machinestest.Missing(t, fmt.Sprintf("Debian's python3-impacket is not installed: %v: %s", err, out))
+	}
 }
 
 // guise returns the program as a command of an account's, root's if that is "".
@@ -165,7 +163,7 @@ func TestServeAndCallBetweenMachines(t *testing.T) {
 // TestAnswerArrivesThoughTheServerEnds: the client reads it when the server has been told to end.
 func TestAnswerArrivesThoughTheServerEnds(t *testing.T) {
 	needRoot(t)
-	python := needProgram(t, "/usr/bin/python3")
+	needImpacket(t)
 	n := makeNetwork(t)
 	client, server := n.Machines[0], n.Machines[2]
 	_, stop := n.serve(server, "notes", "notes", "--", "/bin/sh", "-c", `read -r line; echo "noted, $line"; echo >/tmp/answered`)
@@ -181,10 +179,7 @@ print("written", flush=True)
 sys.stdin.readline()
 print(c.readFile(tree, pipe, singleCall=True), flush=True)
 `
-	if out, err := exec.Command(python, "-c", "import impacket").CombinedOutput(); err != nil {
-		t.Skipf("Debian's python3-impacket is not installed: %v: %s", err, out)
-	}
-	command := client.Command(t.Context(), python, "-c", script, server.Host)
+	command := client.Command(t.Context(), python3, "-c", script, server.Host)
 	var errs bytes.Buffer
 	command.Stderr = &errs
 	in, err := command.StdinPipe()
@@ -235,7 +230,7 @@ print(c.readFile(tree, pipe, singleCall=True), flush=True)
 // TestClientThatSendsWithoutEndDoesNotHoldTheServerUp though a child of the command, which reads nothing, lives on.
 func TestClientThatSendsWithoutEndDoesNotHoldTheServerUp(t *testing.T) {
 	needRoot(t)
-	python := needProgram(t, "/usr/bin/python3")
+	needImpacket(t)
 	n := makeNetwork(t)
 	client, server := n.Machines[0], n.Machines[2]
 	log, stop := n.serve(server, "flooded", "--message", "flooded", "--", "/bin/sh", "-c",
@@ -254,12 +249,9 @@ try:
 except Exception:
     pass
 `
-	if out, err := exec.Command(python, "-c", "import impacket").CombinedOutput(); err != nil {
-		t.Skipf("Debian's python3-impacket is not installed: %v: %s", err, out)
-	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
-	command := client.Command(ctx, python, "-c", script, server.Host)
+	command := client.Command(ctx, python3, "-c", script, server.Host)
 	out, err := command.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

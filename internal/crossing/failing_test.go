@@ -14,6 +14,7 @@ import (
 	"github.com/guise-project/guise"
 	"github.com/guise-project/guise/internal/actor"
 	"github.com/guise-project/guise/internal/machines"
+	"github.com/guise-project/guise/internal/machinestest"
 	"github.com/guise-project/guise/smb"
 )
 
@@ -236,10 +237,7 @@ func TestMissingPipes(t *testing.T) {
 func TestKDCThatIsStoppedOrWrong(t *testing.T) {
 	stage := newStage(t, machines.Config{Sign: true})
 	if _, err := exec.LookPath("faketime"); err != nil {
-		if os.Getenv("GUISE_MACHINES") == "required" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
+		machinestest.Missing(t, err)
 	}
 	playing(t, stage, Variant{}, func(p *play) {
 		a, b := p.enter(A, 1), p.serve(B, 3)

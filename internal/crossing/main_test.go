@@ -8,6 +8,7 @@ import (
 	"github.com/guise-project/guise/internal/actor"
 	"github.com/guise-project/guise/internal/leftover"
 	"github.com/guise-project/guise/internal/machines"
+	"github.com/guise-project/guise/internal/machinestest"
 )
 
 func TestMain(m *testing.M) {
@@ -19,26 +20,8 @@ func TestMain(m *testing.M) {
 // start makes machines for a test, with the plays' accounts.
 func start(t *testing.T, c machines.Config) *machines.Network {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: it makes namespaces")
-	}
-	if err := machines.Missing(); err != nil {
-		if os.Getenv("GUISE_MACHINES") == "required" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
 	c.Accounts = append(Accounts(), c.Accounts...)
-	n, err := machines.Start(t.Context(), &c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := n.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return n
+	return machinestest.Start(t, &c)
 }
 
 // listener is a test as a play's audience.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/guise-project/guise/internal/leftover"
 	"github.com/guise-project/guise/internal/machines"
+	"github.com/guise-project/guise/internal/machinestest"
 )
 
 // role says what the test binary is to do in place of running tests.
@@ -52,7 +53,7 @@ var alice = people[0]
 // start makes machines for a test.
 func start(t *testing.T, c *machines.Config) *machines.Network {
 	t.Helper()
-	need(t)
+	machinestest.Need(t)
 	begun := time.Now()
 	n, err := machines.Start(t.Context(), c)
 	if err != nil {
@@ -67,25 +68,6 @@ func start(t *testing.T, c *machines.Config) *machines.Network {
 		t.Logf("closed in %v", time.Since(begun).Round(time.Millisecond))
 	})
 	return n
-}
-
-// need skips the test where machines can't be made, or fails it where they have to be.
-func need(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: it makes namespaces")
-	}
-	if err := machines.Missing(); err != nil {
-		missing(t, err)
-	}
-}
-
-func missing(t *testing.T, reason any) {
-	t.Helper()
-	if os.Getenv("GUISE_MACHINES") == "required" {
-		t.Fatal(reason)
-	}
-	t.Skip(reason)
 }
 
 // until waits for something that happens by itself.

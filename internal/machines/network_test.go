@@ -18,11 +18,12 @@ import (
 	"time"
 
 	"github.com/guise-project/guise/internal/machines"
+	"github.com/guise-project/guise/internal/machinestest"
 )
 
 // TestNothingIsLeft looks at this machine before and after there were others on it.
 func TestNothingIsLeft(t *testing.T) {
-	need(t)
+	machinestest.Need(t)
 	t.Setenv("TMPDIR", t.TempDir())
 	before := look(t)
 	n, err := machines.Start(t.Context(), &machines.Config{Accounts: people})
@@ -222,7 +223,7 @@ func now(t *testing.T) uint64 {
 
 // TestNothingIsLeftByOneWhoIsKilled has another process start machines, and kills it.
 func TestNothingIsLeftByOneWhoIsKilled(t *testing.T) {
-	need(t)
+	machinestest.Need(t)
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), role+"=wait", "TMPDIR="+t.TempDir())
 	cmd.Stderr = os.Stderr
@@ -278,7 +279,7 @@ func descendants(t *testing.T, pid int) []int {
 
 // TestStartThatFails leaves nothing and says what smbd said.
 func TestStartThatFails(t *testing.T) {
-	need(t)
+	machinestest.Need(t)
 	tmp := t.TempDir()
 	t.Setenv("TMPDIR", tmp)
 	n, err := machines.Start(t.Context(), &machines.Config{Machines: 1, Extra: map[string]string{"lock directory": "/proc/none"}})

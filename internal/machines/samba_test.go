@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/guise-project/guise/internal/machines"
+	"github.com/guise-project/guise/internal/machinestest"
 )
 
 // connectTo are the arguments for smbclient to open a machine's IPC$.
@@ -109,7 +110,7 @@ func inOrder(s string, parts []string) bool {
 func needSmbclient(t *testing.T, m *machines.Machine) {
 	t.Helper()
 	if m.Command(t.Context(), "smbclient", "--version").Run() != nil {
-		missing(t, "smbclient is not installed: Debian's package smbclient has it")
+		machinestest.Missing(t, "smbclient is not installed: Debian's package smbclient has it")
 	}
 }
 
@@ -211,7 +212,7 @@ func TestClockOfKDC(t *testing.T) {
 	n := start(t, &machines.Config{Accounts: people, Machines: 2})
 	m := n.Machines[1]
 	if m.Command(t.Context(), "faketime", "--version").Run() != nil {
-		missing(t, "faketime is not installed: Debian's package faketime has it")
+		machinestest.Missing(t, "faketime is not installed: Debian's package faketime has it")
 	}
 	for _, skew := range []time.Duration{-2 * time.Hour, 2 * time.Hour, 0} {
 		if err := n.SkewKDC(t.Context(), skew); err != nil {
