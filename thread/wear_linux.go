@@ -132,30 +132,34 @@ func (w *Worn) mayBecome(t *token.Token) error {
 func (w *Worn) put(t *token.Token) error {
 	caps := w.was.caps
 	w.scopeEffective = caps.Effective
-	w.changedGroups = !slices.Equal(w.was.groups, w.groups)
-	w.changedGID = w.was.gids.effective != t.GID()
-	w.changedUID = w.was.uids.effective != t.UID()
+	otherGroups := !slices.Equal(w.was.groups, w.groups)
+	otherGID := w.was.gids.effective != t.GID()
+	otherUID := w.was.uids.effective != t.UID()
 
-	if (w.changedGroups || w.changedGID || w.changedUID) && !holdsSwitching(caps.Effective) {
+	if (otherGroups || otherGID || otherUID) && !holdsSwitching(caps.Effective) {
 		caps.Effective = caps.Permitted
 		if err := setCapabilities(caps); err != nil {
 			return err
 		}
 	}
-	if w.changedGroups {
+	// What could not be changed needs no changing back, which would fail as well.
+	if otherGroups {
 		if err := setGroups(w.groups); err != nil {
 			return err
 		}
+		w.changedGroups = true
 	}
-	if w.changedGID {
+	if otherGID {
 		if err := onlyEffective(t.GID()).setGIDs(); err != nil {
 			return err
 		}
+		w.changedGID = true
 	}
-	if w.changedUID {
+	if otherUID {
 		if err := onlyEffective(t.UID()).setUIDs(); err != nil {
 			return err
 		}
+		w.changedUID = true
 		caps.Effective = w.was.effectiveAfter(caps.Effective, w.was.uids.effective, t.UID())
 	}
 	// The server's own capabilities are the most that anybody gets, whatever the client's are.
