@@ -195,11 +195,9 @@ func (e *clientEnd) ended(err error) bool {
 // listen takes in what the server has said so far. It returns io.EOF once the server will say no more.
 func (e *clientEnd) listen() error {
 	for {
-		answer, err := e.channel.Answer()
-		if answer == nil || err != nil {
+		if ok, err := e.channel.Answer(e.said.take); !ok || err != nil {
 			return err
 		}
-		e.said.take(answer)
 	}
 }
 
@@ -283,9 +281,7 @@ func (e *clientEnd) decide(w *thread.Worn) error {
 func (e *clientEnd) settle(wait bool) error {
 	err := e.listen()
 	if tracking, refusal := e.said.get(); wait && err == nil && e.tracking == TrackingUnstated && tracking == TrackingUnstated && refusal == nil {
-		var answer any
-		answer, err = e.channel.WaitAnswer()
-		e.said.take(answer)
+		err = e.channel.WaitAnswer(e.said.take)
 	}
 	tracking, refusal := e.said.get()
 	if tracking != TrackingUnstated {
@@ -342,7 +338,6 @@ func (e *clientEnd) setWriteDeadline(t time.Time) { _ = e.channel.SetDeadline(t)
 func (e *clientEnd) closeChannel() { _ = e.channel.Close() }
 
 func (e *clientEnd) close() {
-	e.lastLook()
 	e.closeChannel() // who waits to announce something waits no more
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -357,7 +352,7 @@ func (e *clientEnd) lastLook() {
 		return
 	}
 	tid := int32(0)
-	if e.process != nil {
+	if e.process != nil && !e.process.isStill(&e.now) {
 		tid = e.process.tid
 	}
 	e.mu.Unlock()

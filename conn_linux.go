@@ -85,6 +85,8 @@ func (c *Conn) Close() error {
 	case c.server != nil:
 		c.server.close()
 	case c.client != nil:
+		c.client.lastLook()
+		control(c.socket, func(fd int) { unix.Shutdown(fd, unix.SHUT_RDWR) })
 		c.client.close()
 	}
 	if c.server != nil && c.server.network != nil {

@@ -203,10 +203,7 @@ func connectTo(ctx context.Context, path string, kind int) (fd int, err error) {
 	for err == nil {
 		err = unix.Connect(fd, &unix.SockaddrUnix{Name: path})
 		if err == nil {
-			if err = unix.SetNonblock(fd, true); err == nil {
-				return fd, nil
-			}
-			break
+			return fd, nil // it blocks: net.FileConn has it polled, and os.NewFile not as well
 		}
 		busy := err == unix.EAGAIN
 		if !busy && err != unix.EINTR {

@@ -1,6 +1,15 @@
 package guise
 
-import "time"
+import (
+	"time"
+
+	"github.com/guise-project/guise/internal/leftover"
+)
+
+func init() {
+	// What hears of this process's changes is kept open until the next check.
+	leftover.Settle = func() { ownProcess.rest() }
+}
 
 // SetProgramGrace sets how long programs have to end, for tests, until the function that it returns is called.
 func SetProgramGrace(d time.Duration) (restore func()) {

@@ -15,11 +15,11 @@ var ownProcess processWatch
 
 type processWatch struct {
 	mu       sync.Mutex
-	threads  map[int32]*speaker   // that spoke last for some connection's end
+	threads  map[int32]*speaker   // that spoke last for some connection's end, or did until a moment ago
 	listener *procevents.Listener // nil where there is none
 	watched  *readiness.Watch
 	heard    map[int32]struct{} // threads that the listener hears of; nil if it does of all
-	timer    *time.Timer        // nil while there are no speakers
+	timer    *time.Timer        // of the next check; nil while there are no speakers
 	spoken   uint64             // the last number for speaker.spoke
 
 	// looking: from a look at a thread to the announcing of what it showed. What was seen first must not be told last.
@@ -28,10 +28,10 @@ type processWatch struct {
 
 // speaker is a thread that has a connection's end speak for the process.
 type speaker struct {
-	thread *announce.Thread // nil if it has ended, or could not be opened
-	ends   map[*clientEnd]struct{}
-	seen   *announce.Look // what all of them have announced; nil if that may not be so
-	spoke  uint64         // another number each time that one of them announces something by itself
+	thread *announce.Thread        // nil if it has ended, or could not be opened
+	ends   map[*clientEnd]struct{} // none once another thread speaks for them, or they are closed
+	seen   *announce.Look          // what all of them have announced; nil if that may not be so
+	spoke  uint64                  // another number each time that one of them announces something by itself
 }
 
 const (
@@ -45,14 +45,18 @@ const (
 // interest.
 var eventsLimit = readiness.Limit{Times: 16, Interval: 2 * time.Millisecond}
 
-// followProcess has an end told of changes of a thread of this process, and of no other. What changed before that is looked at soon.
+// followProcess has an end told of changes of the calling thread, which is tid, and of no other. What changed before that, and after the
+// look that was announced, is announced soon. e.mu is held, and e.now not in use.
 func followProcess(e *clientEnd, old, tid int32) {
-	if ownProcess.follow(e, old, tid) || old == 0 {
+	if !ownProcess.follow(e, old, tid) {
+		return
+	}
+	if e.now.Take() != nil || !e.now.Equal(&e.placed.look) {
 		later(e, tid)
 	}
 }
 
-// follow reports whether the process connector was not heard about the thread before.
+// follow reports whether a change of the thread's might have been missed before.
 func (p *processWatch) follow(e *clientEnd, old, tid int32) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -68,6 +72,7 @@ func (p *processWatch) follow(e *clientEnd, old, tid int32) bool {
 		s.open(tid)
 		p.threads[tid] = s
 	}
+	unheard := len(s.ends) == 0
 	s.ends[e] = struct{}{}
 	s.seen = nil
 	p.spoken++
@@ -75,7 +80,7 @@ func (p *processWatch) follow(e *clientEnd, old, tid int32) bool {
 	if p.timer == nil {
 		p.start()
 	}
-	return p.hearOf(tid)
+	return p.hearOf(tid) || unheard
 }
 
 // hearOf has the listener hear of a thread, and not of all those whose scopes make events all the time. It reports whether it did not
@@ -85,6 +90,7 @@ func (p *processWatch) hearOf(tid int32) bool {
 		return false
 	}
 	if p.heard == nil || len(p.heard) == procevents.MostThreads {
+		p.forgetSilent()
 		p.heard = make(map[int32]struct{})
 		for tid := range p.threads {
 			p.heard[tid] = struct{}{}
@@ -108,26 +114,29 @@ func (s *speaker) open(tid int32) {
 	}
 }
 
+// unfollowProcess leaves the listening, and what is open of the thread, to the next check: connections that come and go, one at a
+// time, would otherwise open and close it all each time, which costs more than the rest of a connection.
 func unfollowProcess(e *clientEnd, tid int32) {
-	p := &ownProcess
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.remove(e, tid)
-	if len(p.threads) == 0 && p.timer != nil {
-		p.timer.Stop()
-		p.timer = nil
-		p.stopListening()
-	}
+	ownProcess.mu.Lock()
+	defer ownProcess.mu.Unlock()
+	ownProcess.remove(e, tid)
 }
 
 func (p *processWatch) remove(e *clientEnd, tid int32) {
 	if s := p.threads[tid]; s != nil {
 		delete(s.ends, e)
-		if len(s.ends) == 0 {
-			delete(p.threads, tid)
-			if s.thread != nil {
-				s.thread.Close()
-			}
+	}
+}
+
+// forgetSilent forgets the threads that speak for no end any more. p.mu is held.
+func (p *processWatch) forgetSilent() {
+	for tid, s := range p.threads {
+		if len(s.ends) > 0 {
+			continue
+		}
+		delete(p.threads, tid)
+		if s.thread != nil {
+			s.thread.Close()
 		}
 	}
 }
@@ -170,7 +179,7 @@ func (p *processWatch) hear() {
 	}
 	var changed []int32
 	lost, err := p.listener.Take(func(tid int32) {
-		if p.threads[tid] != nil {
+		if s := p.threads[tid]; s != nil && len(s.ends) > 0 {
 			changed = append(changed, tid)
 		}
 	})
@@ -195,8 +204,11 @@ func (p *processWatch) all() []int32 {
 	return threads
 }
 
-// check looks without having been told.
+// check looks without having been told, or ends the listening if there is nobody to look at.
 func (p *processWatch) check() {
+	if p.rest() {
+		return
+	}
 	unheard := p.lookAtAll()
 	p.mu.Lock()
 	listener := p.listener
@@ -211,6 +223,22 @@ func (p *processWatch) check() {
 		p.stopListening()
 	}
 	p.timer.Reset(p.interval())
+}
+
+// rest ends the listening and the looking if no thread speaks, and reports whether it did.
+func (p *processWatch) rest() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.forgetSilent()
+	if len(p.threads) > 0 {
+		return false
+	}
+	if p.timer != nil {
+		p.timer.Stop()
+		p.timer = nil
+	}
+	p.stopListening()
+	return true
 }
 
 // lookAtAll reports whether something was new.

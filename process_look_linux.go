@@ -12,26 +12,9 @@ import (
 func (p *processWatch) look(tid int32) (isNew bool) {
 	p.looking.Lock()
 	defer p.looking.Unlock()
-	p.mu.Lock()
-	s := p.threads[tid]
-	if s == nil {
-		p.mu.Unlock()
-		return false
-	}
-	spoke := s.spoke
-	if s.thread == nil {
-		s.open(tid)
-	}
-	t := s.thread
-	p.mu.Unlock()
-	if t == nil {
-		return false
-	}
 	seen := new(announce.Look)
-	if ok, err := lookAt(t, tid, seen); !ok {
-		if err != nil { // it has ended: the last context stands, until another of that number speaks
-			p.forget(tid, t)
-		}
+	spoke, ok := p.lookAtSpeaker(tid, seen)
+	if !ok {
 		return false
 	}
 	ends := p.untold(tid, seen)
@@ -52,6 +35,33 @@ func (p *processWatch) look(tid int32) (isNew bool) {
 		p.unseen(tid)
 	}
 	return true
+}
+
+// lookAtSpeaker looks at a thread, and reports whether there is something to see. spoke is the thread's before that.
+func (p *processWatch) lookAtSpeaker(tid int32, seen *announce.Look) (spoke uint64, ok bool) {
+	for range 2 { // a thread may have ended, and another with its number speak now
+		p.mu.Lock()
+		s := p.threads[tid]
+		if s == nil {
+			p.mu.Unlock()
+			return 0, false
+		}
+		spoke = s.spoke
+		if s.thread == nil {
+			s.open(tid)
+		}
+		t := s.thread
+		p.mu.Unlock()
+		if t == nil {
+			return 0, false
+		}
+		ok, err := lookAt(t, tid, seen)
+		if err == nil {
+			return spoke, ok
+		}
+		p.forget(tid, t)
+	}
+	return 0, false // it has ended: the last context stands, until another of that number speaks
 }
 
 // proveAs proves a context that a thread of this process has, this one or another.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -48,6 +49,14 @@ func (e *clientEnd) voiceOf(s *Scope, seen *token.Token) *voice {
 // end.
 func (v *voice) over() bool {
 	return v.scope == nil || v.scope.ended.Load() && (v.token == nil || v.token == v.scope.Token() && v.scope.lostErr() == nil)
+}
+
+// isStill reports whether the process's voice is the calling thread's and has been told of as that is now, which takes less than looking at
+// another thread. It looks into now's memory.
+func (v *voice) isStill(now *announce.Look) bool {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	return v.tid == thread.ID() && thread.Current() == nil && now.Take() == nil && v.look.Equal(now)
 }
 
 // spoke notes what the server was told.

@@ -68,6 +68,7 @@ func TestWriteThatWaitsForTheServerHasADeadline(t *testing.T) {
 
 func TestClosedConnectionTakesNoControlChannel(t *testing.T) {
 	l := listenOn(t, nil)
+	leftover.Settle()
 	before := len(leftover.Descriptors())
 	for range 20 {
 		near, err := guise.Dial(l.Addr().String(), &guise.QoS{Tracking: guise.Dynamic})
@@ -86,6 +87,7 @@ func TestClosedConnectionTakesNoControlChannel(t *testing.T) {
 		near.Close()
 	}
 	discard.Wait()
+	leftover.Settle()
 	if after := len(leftover.Descriptors()); after > before {
 		t.Errorf("%d descriptors are open, before there were %d", after, before)
 	}

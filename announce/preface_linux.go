@@ -48,7 +48,8 @@ var ErrNoDescriptors = errors.New("out of file descriptors, or the peer sent mor
 
 // ReceivePreface consumes the preface of a pipe where PeekFirst found one and returns the control channel that it carries.
 func ReceivePreface(pipe int) (*Receiver, error) {
-	in := new(inbox)
+	in := inboxes.Get().(*inbox)
+	defer inboxes.Put(in)
 	r, err := in.recvInto(pipe, in.data[:1], false)
 	if err != nil {
 		return nil, fmt.Errorf("receiving the preface: %w", err)

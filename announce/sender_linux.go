@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"syscall"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,12 +18,13 @@ import (
 // Sender is the client's end of a control channel. One goroutine at a time may send, and any may listen, set the deadline, and
 // close.
 type Sender struct {
-	file     *os.File
-	raw      syscall.RawConn
+	end      *channelEnd
 	far      int // the server's end, until the preface; else -1
 	sequence uint64
 	wayOut   bool     // a way has been sent, and not yet the message that it is for
 	owed     *context // that message, if it could not be sent: nothing else may take its place
+
+	hearing sync.Mutex
 }
 
 // Open makes a control channel with hello queued on it and hands it to the server over pipe, a connected Unix socket to which nothing was
@@ -34,7 +35,7 @@ func Open(pipe int, before func(*Sender) error, hello Hello) (*Sender, error) {
 		return nil, err
 	}
 	if err := s.Preface(pipe); err != nil {
-		s.file.Close()
+		s.end.close()
 		return nil, err
 	}
 	return s, nil
@@ -48,18 +49,17 @@ func Make(before func(*Sender) error, hello Hello) (*Sender, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making the control channel: %w", err)
 	}
-	if err := unix.SetNonblock(near, true); err != nil {
-		unix.Close(near)
+	end, err := newChannelEnd(near)
+	if err != nil {
 		unix.Close(far)
 		return nil, fmt.Errorf("making the control channel: %w", err)
 	}
-	s := &Sender{file: os.NewFile(uintptr(near), "control channel"), far: far}
-	s.raw, err = s.file.SyscallConn()
-	if err == nil && before != nil {
+	s := &Sender{end: end, far: far}
+	if before != nil {
 		err = before(s)
 	}
 	if err == nil {
-		err = send(s.raw, hello.encode(), nil)
+		err = s.send(Wait, hello.encode(), nil)
 		s.wayOut = false
 	}
 	if err != nil {
@@ -84,7 +84,7 @@ func (s *Sender) Preface(pipe int) error {
 // Anonymous. It is for connections that are closed again before anything was stated.
 func Disown(pipe int) {
 	if s, err := Open(pipe, nil, Hello{Level: token.Anonymous, Capabilities: token.Capabilities{}}); err == nil {
-		s.file.Close()
+		s.end.close()
 	}
 }
 
@@ -94,7 +94,7 @@ func (s *Sender) Drop() {
 		unix.Close(s.far)
 		s.far = -1
 	}
-	s.file.Close()
+	s.end.close()
 }
 
 // ErrNotNow is what a sending that does not wait returns where it would have to.
@@ -193,7 +193,7 @@ func (s *Sender) context(how Sending, fd int, uid, gid uint32, c Context) error 
 	}
 	// The descriptor is the caller's.
 	if m.fd, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0); err != nil {
-		s.file.Close() // the server would take the way for that of the next message
+		s.end.close() // the server would take the way for that of the next message
 		return fmt.Errorf("keeping a token socket: %w", err)
 	}
 	s.owed = &m
@@ -253,46 +253,55 @@ func credentials(uid, gid uint32) []byte {
 	return unix.UnixCredentials(&unix.Ucred{Pid: int32(os.Getpid()), Uid: uid, Gid: gid})
 }
 
-// Answer returns what the server has said, an InForce or a Refusal; nil if it has said nothing yet. At the end of the channel
-// it returns io.EOF.
-func (s *Sender) Answer() (any, error) {
-	var m any
-	var recvErr error
-	if err := s.raw.Control(func(fd uintptr) { m, recvErr = receiveAnswer(int(fd)) }); err != nil {
-		return nil, err
+// Answer calls took with what the server has said, an InForce or a Refusal, and reports whether there was something. At the end of the
+// channel it returns io.EOF. Whoever gets that knows that took has been called for all that came before, whoever received it.
+func (s *Sender) Answer(took func(any)) (ok bool, err error) {
+	if controlErr := s.end.control(func(fd int) { ok, err = s.hear(fd, took) }); controlErr != nil {
+		err = controlErr
 	}
-	return m, recvErr
+	return ok, err
 }
 
-// WaitAnswer is Answer, but waits for one until the deadline.
-func (s *Sender) WaitAnswer() (any, error) {
-	var m any
-	var recvErr error
-	err := s.raw.Read(func(fd uintptr) bool {
-		m, recvErr = receiveAnswer(int(fd))
-		return m != nil || recvErr != nil
+// WaitAnswer is Answer, but waits for something to be said until the deadline.
+func (s *Sender) WaitAnswer(took func(any)) error {
+	var err error
+	awaitErr := s.end.await(true, func(fd int) bool {
+		var ok bool
+		ok, err = s.hear(fd, took)
+		return ok || err != nil
 	})
-	if err != nil {
-		return nil, err
+	if awaitErr != nil {
+		err = awaitErr
 	}
-	return m, recvErr
+	return err
+}
+
+func (s *Sender) hear(fd int, took func(any)) (bool, error) {
+	s.hearing.Lock()
+	defer s.hearing.Unlock()
+	m, err := receiveAnswer(fd)
+	if m == nil || err != nil {
+		return false, err
+	}
+	took(m)
+	return true, nil
 }
 
 // SetDeadline bounds how long sending and WaitAnswer wait. The zero time is no bound.
-func (s *Sender) SetDeadline(t time.Time) error { return s.file.SetDeadline(t) }
+func (s *Sender) SetDeadline(t time.Time) error { return s.end.setDeadline(t) }
 
 // Close closes the client's end. What the server has put on it is not closed on the caller's time. What is owed stays until
 // [Sender.Forget].
 func (s *Sender) Close() error {
 	pending := false
-	err := s.raw.Control(func(fd uintptr) {
-		pending = unix.Shutdown(int(fd), unix.SHUT_RDWR) == nil && unixsocket.Pending(int(fd))
+	err := s.end.control(func(fd int) {
+		pending = unix.Shutdown(fd, unix.SHUT_RDWR) == nil && unixsocket.Pending(fd)
 	})
 	if err != nil || !pending {
-		return s.file.Close()
+		return s.end.close()
 	}
-	s.file.SetDeadline(time.Unix(1, 0)) // whoever still waits need not
-	discard.Call(func() { s.file.Close() })
+	s.end.setDeadline(time.Unix(1, 0)) // whoever still waits need not
+	discard.Call(func() { s.end.close() })
 	return nil
 }
 
@@ -310,29 +319,23 @@ func socketpair() (near, far int, err error) {
 }
 
 func (s *Sender) send(how Sending, message, control []byte) error {
-	if how == Wait {
-		return send(s.raw, message, control)
-	}
 	var sendErr error
-	if err := s.raw.Control(func(fd uintptr) { sendErr = trySend(int(fd), message, control) }); err != nil {
+	try := func(fd int) bool {
+		sendErr = trySend(fd, message, control)
+		return sendErr != unix.EAGAIN
+	}
+	if how == Wait {
+		if err := s.end.await(false, try); err != nil {
+			return err
+		}
+		return sendErr
+	}
+	if err := s.end.control(func(fd int) { try(fd) }); err != nil {
 		return err
 	}
 	// The latter: too many descriptors of this user are under way.
 	if sendErr == unix.EAGAIN || sendErr == unix.ETOOMANYREFS {
 		return ErrNotNow
-	}
-	return sendErr
-}
-
-// send sends one message, waiting as long as raw's deadline allows.
-func send(raw syscall.RawConn, message, control []byte) error {
-	var sendErr error
-	err := raw.Write(func(fd uintptr) bool {
-		sendErr = trySend(int(fd), message, control)
-		return sendErr != unix.EAGAIN
-	})
-	if err != nil {
-		return err
 	}
 	return sendErr
 }

@@ -3,6 +3,7 @@ package announce
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"reflect"
@@ -41,12 +42,9 @@ func init() {
 
 // senderOn returns a sender on a control channel that is set up already.
 func senderOn(near int) *Sender {
-	exitOn(unix.SetNonblock(near, true))
-	s := &Sender{file: os.NewFile(uintptr(near), "control channel")}
-	var err error
-	s.raw, err = s.file.SyscallConn()
+	end, err := newChannelEnd(near)
 	exitOn(err)
-	return s
+	return &Sender{end: end}
 }
 
 // announceUntilFull returns how many contexts went at once, and why the next one did not.
@@ -534,4 +532,26 @@ func takeOf(l *Look, tid int) error {
 // lookIs reports whether the looker has the ids and groups of t.
 func lookIs(l *Look, t *token.Token) bool {
 	return l.uid == t.UID() && l.gid == t.GID() && slices.Equal(l.groups, t.Groups())
+}
+
+// TestWhoeverHearsTheEndKnowsWhatCameBefore has one goroutine take in what the server said, while another would hear the end.
+func TestWhoeverHearsTheEndKnowsWhatCameBefore(t *testing.T) {
+	s, r := connectedSender(t)
+	r.Refuse(RefusedAccess)
+	r.Close()
+	ok, err := s.Answer(func(answer any) {
+		if s.hearing.TryLock() {
+			s.hearing.Unlock()
+			t.Error("somebody else may hear the end before what came before it is taken in")
+		}
+		if answer != RefusedAccess {
+			t.Errorf("the server said %v", answer)
+		}
+	})
+	if !ok || err != nil {
+		t.Errorf("Answer = %t, %v", ok, err)
+	}
+	if ok, err := s.Answer(func(answer any) { t.Error("there is more: ", answer) }); ok || err != io.EOF {
+		t.Errorf("Answer at the end = %t, %v", ok, err)
+	}
 }
