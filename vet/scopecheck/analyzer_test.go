@@ -26,6 +26,7 @@ func TestWhatChangesTheProcessIsFound(t *testing.T)            { check(t, "proce
 func TestCallsThatGoByRealIDsAreFound(t *testing.T)            { check(t, "realids") }
 func TestScopesThatAreKeptAreFound(t *testing.T)               { check(t, "keep") }
 func TestACommentWithAReasonSilences(t *testing.T)             { check(t, "silence") }
+func TestFunctionsAreKnownByOtherNames(t *testing.T)           { check(t, "variables") }
 func TestFunctionsAreFollowedAlsoToOtherPackages(t *testing.T) { check(t, "follow", "elsewhere") }
 
 // check fails the test for what was not as packages say. What was wrong with none of them fails every test.

@@ -4,8 +4,6 @@ import (
 	"go/ast"
 	"go/token"
 	"go/types"
-
-	"golang.org/x/tools/go/types/typeutil"
 )
 
 // origin says where an exec.Cmd is from.
@@ -30,11 +28,11 @@ func (c *check) originOf(e ast.Expr) (origin, ast.Node) {
 			return fromExec, made
 		}
 	case *ast.CallExpr:
-		fn := typeutil.StaticCallee(c.pass.TypesInfo, made)
-		if fn == nil {
+		fns := c.callees(made)
+		if len(fns) != 1 {
 			break
 		}
-		switch fullName(fn) {
+		switch fullName(fns[0]) {
 		case "os/exec.Command", "os/exec.CommandContext":
 			return fromExec, made
 		case "(*" + guisePath + ".Scope).Command", "(*" + guisePath + ".Scope).CommandIn":

@@ -3,8 +3,11 @@ package scopecheck
 import (
 	"go/ast"
 	"go/constant"
+	"go/token"
+	"go/types"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"golang.org/x/tools/go/types/typeutil"
@@ -96,21 +99,25 @@ func asksRealIDs(c *check, call *ast.CallExpr) bool {
 	return ok && flags&atEaccess == 0
 }
 
-// isRawIDs is the condition of raw system calls: the number of one that changes ids, by its name, since numbers differ.
+// isRawIDs is the condition of raw system calls: the number of one that changes ids. Package syscall, or x/sys, which is called, has the
+// architecture's numbers.
 func isRawIDs(c *check, call *ast.CallExpr) bool {
-	if len(call.Args) == 0 {
+	return c.isSystemCall(call, "SETUID", "SETGID", "SETGROUPS", "SETREUID", "SETREGID", "SETRESUID", "SETRESGID", "SETFSUID", "SETFSGID", "CAPSET")
+}
+
+func (c *check) isSystemCall(call *ast.CallExpr, names ...string) bool {
+	pkg := c.callees(call)[0].Pkg()
+	number := c.pass.TypesInfo.Types[call.Args[0]].Value
+	if number == nil {
 		return false
 	}
-	var name string
-	ast.Inspect(call.Args[0], func(n ast.Node) bool { // uintptr(unix.SYS_SETUID), too
-		if id, ok := n.(*ast.Ident); ok && strings.HasPrefix(id.Name, "SYS_") {
-			name = id.Name
+	return slices.ContainsFunc(names, func(name string) bool {
+		for _, name := range []string{"SYS_" + name, "SYS_" + name + "32"} {
+			known, ok := pkg.Scope().Lookup(name).(*types.Const)
+			if ok && constant.Compare(constant.ToInt(number), token.EQL, known.Val()) {
+				return true
+			}
 		}
-		return true
+		return false
 	})
-	switch strings.TrimSuffix(name, "32") {
-	case "SYS_SETUID", "SYS_SETGID", "SYS_SETGROUPS", "SYS_SETREUID", "SYS_SETREGID", "SYS_SETRESUID", "SYS_SETRESGID", "SYS_SETFSUID", "SYS_SETFSGID", "SYS_CAPSET":
-		return true
-	}
-	return false
 }

@@ -5,8 +5,6 @@ import (
 	"go/token"
 	"go/types"
 	"slices"
-
-	"golang.org/x/tools/go/types/typeutil"
 )
 
 // connect finds who calls whom, and what runs in scopes, also by way of functions that call or enter what they are given.
@@ -17,17 +15,32 @@ func (c *check) connect() {
 	for {
 		before := c.size()
 		for i := 0; i < len(c.order); i++ { // which grows
-			n := c.order[i]
-			for _, call := range n.calls {
-				c.connectCall(n, call)
-			}
-			if n.named != nil {
-				c.connectVariable(n.named, n)
-			}
+			c.connectNode(c.order[i])
+		}
+		// What a function does with its parameters comes from those that it calls, which mostly are written below it.
+		for _, n := range slices.Backward(c.order) {
+			c.connectNode(n)
 		}
 		if c.size() == before {
 			return
 		}
+	}
+}
+
+func (c *check) connectNode(n *node) {
+	for _, call := range n.calls {
+		c.connectCall(n, call)
+	}
+	for _, p := range n.problems {
+		c.here(p.starts) // a variable gets its node
+	}
+	for _, iterator := range n.iterators {
+		if to := c.here(c.function(iterator)); to != nil {
+			n.connect(iterator.Pos(), to)
+		}
+	}
+	if n.named != nil {
+		c.connectVariable(n.named, n)
 	}
 }
 
@@ -44,14 +57,16 @@ func (c *check) size() int {
 }
 
 func (c *check) connectCall(n *node, call *ast.CallExpr) {
-	fn := typeutil.StaticCallee(c.pass.TypesInfo, call)
-	if fn == nil {
-		if to := c.here(c.function(call.Fun)); to != nil {
-			n.connect(call.Pos(), to)
-		}
-		return
+	if to := c.here(c.function(call.Fun)); to != nil {
+		n.connect(call.Pos(), to)
 	}
-	fn = fn.Origin()
+	for _, fn := range c.callees(call) {
+		c.connectCallOf(n, call, fn.Origin())
+	}
+}
+
+// connectCallOf is connectCall for one of the functions that may be called there.
+func (c *check) connectCallOf(n *node, call *ast.CallExpr, fn *types.Func) {
 	name := fullName(fn)
 	if i, ok := enters[name]; ok {
 		n.enters = n.enters || name != scopeGo
@@ -65,7 +80,6 @@ func (c *check) connectCall(n *node, call *ast.CallExpr) {
 		return
 	}
 	if to := c.here(fn); to != nil {
-		n.connect(call.Pos(), to)
 		for i := range fn.Signature().Params().Len() {
 			c.connectArgument(n, call, i, c.doesWithParameter(fn, to, i))
 		}
@@ -74,6 +88,9 @@ func (c *check) connectCall(n *node, call *ast.CallExpr) {
 	if s := c.imported(fn); s != nil {
 		for _, r := range s.Reasons {
 			c.far(n, call.Pos(), fn, r)
+		}
+		if s.Locks && !slices.Contains(n.locks, call.Pos()) {
+			n.locks = append(n.locks, call.Pos())
 		}
 		for _, i := range s.Calls {
 			c.callArgument(n, call, i)
@@ -85,12 +102,12 @@ func (c *check) connectCall(n *node, call *ast.CallExpr) {
 	}
 }
 
-// forgiveEntering drops go statements whose goroutine enters a scope of its own: who writes that knows whom it runs as.
+// forgiveEntering drops go statements, and calls that start one, whose goroutine enters a scope of its own: who writes that knows whom it runs as.
 func (c *check) forgiveEntering() {
 	for _, n := range c.order {
 		n.problems = slices.DeleteFunc(n.problems, func(p problem) bool {
 			to := c.here(p.starts)
-			return to != nil && to.enters
+			return to != nil && (to.enters || to.syntax == nil && slices.ContainsFunc(to.edges, func(e edge) bool { return e.to.enters }))
 		})
 	}
 }
@@ -130,10 +147,10 @@ func (c *check) callArgument(n *node, call *ast.CallExpr, i int) {
 	if i >= len(call.Args) {
 		return
 	}
-	key := c.function(call.Args[i])
-	if to := c.here(key); to != nil {
+	if to := c.here(c.function(call.Args[i])); to != nil {
 		n.connect(call.Args[i].Pos(), to)
-	} else if fn, ok := key.(*types.Func); ok {
+	}
+	for _, fn := range c.named(call.Args[i]) {
 		if s := c.imported(fn); s != nil {
 			for _, r := range s.Reasons {
 				c.far(n, call.Args[i].Pos(), fn, r)
@@ -153,7 +170,8 @@ func (c *check) enter(n *node, call *ast.CallExpr, i int) {
 		if _, ok := key.(*types.Func); ok {
 			to.given = true
 		}
-	} else if fn, ok := key.(*types.Func); ok {
+	}
+	for _, fn := range c.named(call.Args[i]) {
 		if s := c.imported(fn); s != nil {
 			// It has no node: what it comes to is said where it is given.
 			for _, r := range s.Reasons {
@@ -236,7 +254,11 @@ func callsWhatItIsGiven(fn *types.Func, name string) bool {
 		return true
 	}
 	switch name {
-	case "path/filepath.Walk", "path/filepath.WalkDir", "io/fs.WalkDir", "(*sync.Once).Do", "(*sync.Map).Range":
+	case "path/filepath.Walk", "path/filepath.WalkDir", "io/fs.WalkDir", "(*sync.Once).Do", "(*sync.Map).Range",
+		"(*regexp.Regexp).ReplaceAllFunc", "(*regexp.Regexp).ReplaceAllStringFunc",
+		"iter.Pull", "iter.Pull2", // on goroutines that take the thread over
+		"runtime/pprof.Do", "runtime/trace.WithRegion", "testing.AllocsPerRun",
+		"(syscall.RawConn).Control", "(syscall.RawConn).Read", "(syscall.RawConn).Write":
 		return true
 	}
 	return false

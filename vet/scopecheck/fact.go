@@ -12,6 +12,7 @@ type summary struct {
 	Reasons []reason // why not to call it in a scope
 	Calls   []int    // the parameters that it calls
 	Enters  []int    // the parameters that it runs in a scope
+	Locks   bool     // it leaves the thread locked
 }
 
 func (*summary) AFact() {}
@@ -21,7 +22,7 @@ func (s *summary) String() string {
 	for _, r := range s.Reasons {
 		rules = append(rules, r.Rule)
 	}
-	return fmt.Sprintf("in a scope: %v, calls %v, enters %v", rules, s.Calls, s.Enters)
+	return fmt.Sprintf("in a scope: %v, calls %v, enters %v, locks %v", rules, s.Calls, s.Enters, s.Locks)
 }
 
 // export tells other packages what they have to know.
@@ -30,7 +31,7 @@ func (c *check) export() {
 		if n.fn == nil || n.syntax == nil || !n.fn.Exported() {
 			continue
 		}
-		var s summary
+		s := summary{Locks: n.leavesLocked()}
 		for _, rule := range slices.Sorted(maps.Keys(n.reasons)) {
 			s.Reasons = append(s.Reasons, n.reasons[rule])
 		}
@@ -43,7 +44,7 @@ func (c *check) export() {
 				s.Enters = append(s.Enters, i)
 			}
 		}
-		if s.Reasons != nil || s.Calls != nil || s.Enters != nil {
+		if s.Reasons != nil || s.Calls != nil || s.Enters != nil || s.Locks {
 			c.pass.ExportObjectFact(n.fn, &s)
 		}
 	}

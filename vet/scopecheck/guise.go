@@ -19,6 +19,8 @@ var enters = map[string]int{
 	guisePath + ".RunAs":                    1,
 	"(*" + guisePath + ".Conn).RunAsClient": 0,
 	scopeGo:                                 0,
+	guisePath + "/guisehttp.RunAsClient":    1,
+	guisePath + "/guisegrpc.RunAsClient":    1,
 }
 
 // isLibrary tells whether a package is of guise's own, which do in a scope what is right there, and start goroutines that enter it.

@@ -13,7 +13,7 @@ func dialsLater(c *check, call *ast.CallExpr) bool {
 	if e == nil || c.fieldsAreSet(e) {
 		return false
 	}
-	if c.isDefault(e) {
+	if c.isDefault(e) || c.isZeroClient(e) {
 		return true
 	}
 	client, ok := c.literal(e)
@@ -50,6 +50,16 @@ func (c *check) isDefault(e ast.Expr) bool {
 	}
 	o := c.pass.TypesInfo.Uses[sel.Sel]
 	return o != nil && o.Pkg() != nil && o.Pkg().Path() == "net/http" && (o.Name() == "DefaultClient" || o.Name() == "DefaultTransport")
+}
+
+// isZeroClient tells whether an expression is a variable of type http.Client that is declared and never set.
+func (c *check) isZeroClient(e ast.Expr) bool {
+	name, ok := ast.Unparen(e).(*ast.Ident)
+	if !ok {
+		return false
+	}
+	variable, ok := c.pass.TypesInfo.Uses[name].(*types.Var)
+	return ok && variable.Pkg() == c.pass.Pkg && isNamed(variable.Type(), "net/http", "Client") && len(c.values.all[variable]) == 0
 }
 
 // fieldsAreSet tells whether fields of a variable are set anywhere, so that what it was made with does not tell all.

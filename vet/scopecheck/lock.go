@@ -8,6 +8,7 @@ import (
 // findUnlocks finds the calls of runtime.UnlockOSThread that take away somebody else's lock.
 func (c *check) findUnlocks() {
 	for _, n := range c.order {
+		n.problems = slices.DeleteFunc(n.problems, func(p problem) bool { return p.rule == unlock.name && c.lockedBefore(n, p.pos) })
 		for _, pos := range n.unlocks {
 			if !c.lockedBefore(n, pos) {
 				n.problems = append(n.problems, problem{
@@ -24,7 +25,7 @@ func (c *check) findUnlocks() {
 func (c *check) lockedBefore(n *node, pos token.Pos) bool {
 	for ; n != nil; n = n.parent {
 		if slices.ContainsFunc(n.locks, func(at token.Pos) bool { return at < pos }) ||
-			slices.ContainsFunc(n.edges, func(e edge) bool { return e.pos < pos && len(e.to.locks) > 0 }) {
+			slices.ContainsFunc(n.edges, func(e edge) bool { return e.pos < pos && e.to.leavesLocked() }) {
 			return true
 		}
 		if n.entry {
@@ -33,3 +34,6 @@ func (c *check) lockedBefore(n *node, pos token.Pos) bool {
 	}
 	return false
 }
+
+// leavesLocked tells whether a function locks for its caller. What it defers in a literal does not count.
+func (n *node) leavesLocked() bool { return len(n.locks) > len(n.unlocks) }

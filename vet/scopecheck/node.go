@@ -18,11 +18,12 @@ type node struct {
 	fn     *types.Func
 	named  *types.Var
 
-	calls    []*ast.CallExpr // as they are written
-	edges    []edge
-	problems []problem
-	locks    []token.Pos // runtime.LockOSThread
-	unlocks  []token.Pos
+	calls     []*ast.CallExpr // as they are written
+	iterators []ast.Expr      // functions that are ranged over
+	edges     []edge
+	problems  []problem
+	locks     []token.Pos // runtime.LockOSThread
+	unlocks   []token.Pos
 
 	entry          bool // guise runs it in a scope
 	given          bool // its name was given to guise for that
@@ -121,38 +122,6 @@ func (c *check) name(fn *types.Func) string {
 		name = fn.Pkg().Name() + "." + name
 	}
 	return name
-}
-
-// function returns the *types.Func, *types.Var or *ast.FuncLit that an expression is, and nil if that can't be told.
-func (c *check) function(e ast.Expr) any {
-	switch e := ast.Unparen(e).(type) {
-	case *ast.FuncLit:
-		return e
-	case *ast.IndexExpr:
-		return c.function(e.X)
-	case *ast.IndexListExpr:
-		return c.function(e.X)
-	case *ast.Ident:
-		return c.object(e)
-	case *ast.SelectorExpr:
-		return c.object(e.Sel)
-	}
-	return nil
-}
-
-func (c *check) object(name *ast.Ident) any {
-	switch o := c.pass.TypesInfo.Uses[name].(type) {
-	case *types.Func:
-		if recv := o.Signature().Recv(); recv != nil && types.IsInterface(recv.Type()) {
-			return nil
-		}
-		return o.Origin()
-	case *types.Var:
-		if _, ok := o.Type().Underlying().(*types.Signature); ok && !o.IsField() {
-			return o
-		}
-	}
-	return nil
 }
 
 // here returns the node of what function returned, nil if its body is not to be looked at.

@@ -42,7 +42,7 @@ func silencesOf(pass *analysis.Pass) silences {
 				}
 				at := pass.Fset.Position(comment.Pos())
 				if !code[at.Line] {
-					at.Line++
+					at.Line = pass.Fset.Position(group.End()).Line + 1 // the reason may take several lines
 				}
 				s.lines[line{at.Filename, at.Line}] = true
 			}

@@ -12,6 +12,7 @@ type rule struct {
 	instead string
 	when    func(*check, *ast.CallExpr) bool      // it is one, if not always
 	origin  func(*check, *ast.CallExpr) token.Pos // what makes it one, of which it is enough to speak once
+	starts  bool                                  // its last argument runs on another goroutine, which may enter a scope there
 }
 
 // only is a rule under a condition.
@@ -29,7 +30,9 @@ func (r rule) but(instead string) rule {
 // What is wrong, in the words of guise's manual.
 var (
 	goStatement = rule{name: "goroutine", happens: "the new goroutine runs as the server", instead: "use Scope.Go"}
-	goroutine   = rule{name: "goroutine", happens: "what it is given runs on another goroutine, as the server", instead: "use Scope.Go, or do it here"}
+	goroutine   = rule{name: "goroutine", happens: "what it is given runs on another goroutine, as the server", instead: "use Scope.Go, or do it here", starts: true}
+	timeout     = rule{name: "goroutine", happens: "the handler runs on another goroutine, as the server", instead: "enter the scope in the handler"}
+	subtest     = goroutine.but("enter a scope in the test that it runs")
 	finaliser   = rule{name: "goroutine", happens: "what it is given runs on the runtime's own goroutine, as the server", instead: "clean up in the scope, with defer"}
 	serving     = rule{name: "goroutine", happens: "it serves on goroutines of its own, as the server", instead: "accept outside of scopes, and enter one for each request"}
 	shared      = rule{name: "goroutine", happens: "it may wait for what another caller runs, which is with that caller's rights", instead: "do it here"}
@@ -62,6 +65,9 @@ var (
 	access = rule{name: "real ids", happens: "it answers for the real ids, which are the server's",
 		instead: "use faccessat with AT_EACCESS, or just try"}
 
+	whoami = rule{name: "real ids", happens: "it answers for the real uid, which is the server's",
+		instead: "use Scope.Token"}
+
 	keep = rule{name: "keep", happens: "once the scope's function has returned Go panics and Command fails",
 		instead: "use it in the function that it was given to"}
 )
@@ -81,6 +87,9 @@ func init() {
 	add(goroutine,
 		"time.AfterFunc", "context.AfterFunc", "(*sync.WaitGroup).Go",
 		"(*golang.org/x/sync/errgroup.Group).Go", "(*golang.org/x/sync/errgroup.Group).TryGo")
+	add(subtest,
+		"(*testing.T).Run", "(*testing.B).Run", "(*testing.B).RunParallel", "(*testing.F).Fuzz", "testing.Benchmark")
+	add(timeout, "net/http.TimeoutHandler")
 	add(shared,
 		"(*golang.org/x/sync/singleflight.Group).Do", "(*golang.org/x/sync/singleflight.Group).DoChan")
 	add(finaliser, "runtime.SetFinalizer", "runtime.AddCleanup")
@@ -88,7 +97,8 @@ func init() {
 		"net/http.Serve", "net/http.ServeTLS", "net/http.ListenAndServe", "net/http.ListenAndServeTLS",
 		"(*net/http.Server).Serve", "(*net/http.Server).ServeTLS", "(*net/http.Server).ListenAndServe", "(*net/http.Server).ListenAndServeTLS",
 		"net/rpc.Accept", "(*net/rpc.Server).Accept", "net/rpc.ServeConn", "(*net/rpc.Server).ServeConn",
-		"(*google.golang.org/grpc.Server).Serve")
+		"(*google.golang.org/grpc.Server).Serve",
+		"net/http/httptest.NewServer", "net/http/httptest.NewTLSServer", "(*net/http/httptest.Server).Start", "(*net/http/httptest.Server).StartTLS")
 	add(pool, "database/sql.Open", "database/sql.OpenDB")
 	add(pool.but("use guisegrpc.Dial"),
 		"google.golang.org/grpc.NewClient", "google.golang.org/grpc.Dial", "google.golang.org/grpc.DialContext")
@@ -107,12 +117,12 @@ func init() {
 	add(dial.only(names(-1, 0)),
 		"net/smtp.Dial", "net/smtp.SendMail")
 	add(dial.only(names(0, 1)),
-		"net/rpc.Dial", "net/rpc.DialHTTP")
+		"net/rpc.Dial", "net/rpc.DialHTTP", "net/rpc.DialHTTPPath", "net/rpc/jsonrpc.Dial", "net/textproto.Dial", "log/syslog.Dial")
 	add(transport,
 		"net/http.Get", "net/http.Head", "net/http.Post", "net/http.PostForm")
 	add(transport.only(dialsLater),
 		"(*net/http.Client).Do", "(*net/http.Client).Get", "(*net/http.Client).Head", "(*net/http.Client).Post", "(*net/http.Client).PostForm",
-		"(*net/http.Transport).RoundTrip")
+		"(*net/http.Transport).RoundTrip", "(net/http.RoundTripper).RoundTrip")
 
 	add(program,
 		"os/exec.Command", "os/exec.CommandContext", "os.StartProcess",
@@ -134,7 +144,7 @@ func init() {
 	add(threadIDs, "golang.org/x/sys/unix.SetfsuidRetUid", "golang.org/x/sys/unix.SetfsgidRetGid")
 	add(threadIDs, "golang.org/x/sys/unix.Capset")
 	for _, pkg := range []string{"syscall.", "golang.org/x/sys/unix."} {
-		add(rawIDs, pkg+"Syscall", pkg+"Syscall6", pkg+"RawSyscall", pkg+"RawSyscall6")
+		add(rawIDs, pkg+"Syscall", pkg+"Syscall6", pkg+"RawSyscall", pkg+"RawSyscall6", pkg+"SyscallNoError", pkg+"RawSyscallNoError")
 		add(process.but("use absolute paths, or openat in a directory that was opened here"), pkg+"Chdir", pkg+"Fchdir", pkg+"Chroot")
 		add(process.but("give the mode in full, and fchmod"), pkg+"Umask")
 		add(signal, pkg+"Kill", pkg+"Tgkill")
@@ -143,6 +153,7 @@ func init() {
 		add(trace, pkg+"PtraceAttach")
 	}
 	add(process.but("use absolute paths, or openat in a directory that was opened here"), "os.Chdir", "(*os.File).Chdir")
+	add(whoami, "os/user.Current")
 	add(signal, "golang.org/x/sys/unix.PidfdSendSignal")
 	add(signal.only(isNotChild), "(*os.Process).Signal", "(*os.Process).Kill")
 	add(trace,

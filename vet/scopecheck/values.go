@@ -33,6 +33,12 @@ func valuesOf(pass *analysis.Pass) values {
 	for _, file := range pass.Files {
 		ast.Inspect(file, func(n ast.Node) bool {
 			switch n := n.(type) {
+			case *ast.FuncDecl:
+				if fn, ok := pass.TypesInfo.Defs[n.Name].(*types.Func); ok && n.Body != nil {
+					if result := functionResult(fn); result != nil {
+						v.all[result] = append(v.all[result], returned(n.Body)...)
+					}
+				}
 			case *ast.AssignStmt:
 				for i, to := range n.Lhs {
 					if len(n.Rhs) == len(n.Lhs) && (n.Tok == token.ASSIGN || n.Tok == token.DEFINE) {
@@ -90,4 +96,19 @@ func (v values) of(info *types.Info, e ast.Expr) ast.Expr {
 		e = v.all[variable][0]
 	}
 	return nil
+}
+
+// returned gives what the return statements of a function with one result return.
+func returned(body *ast.BlockStmt) []ast.Expr {
+	var all []ast.Expr
+	ast.Inspect(body, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.FuncLit:
+			return false
+		case *ast.ReturnStmt:
+			all = append(all, n.Results...)
+		}
+		return true
+	})
+	return all
 }

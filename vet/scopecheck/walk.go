@@ -4,8 +4,6 @@ import (
 	"go/ast"
 	"go/token"
 	"strings"
-
-	"golang.org/x/tools/go/types/typeutil"
 )
 
 // walk notes what a body does on the goroutine that it runs on. Function literals in it get nodes of their own.
@@ -30,6 +28,8 @@ func (c *check) walk(n *node, body ast.Node) {
 			c.assigned(n, at)
 		case *ast.SendStmt:
 			c.sent(n, at)
+		case *ast.RangeStmt:
+			n.iterators = append(n.iterators, at.X)
 		}
 		return true
 	})
@@ -49,20 +49,22 @@ func (c *check) goes(n *node, at *ast.GoStmt) {
 // called notes a call: what the table says of it, and that it is one.
 func (c *check) called(n *node, call *ast.CallExpr) {
 	n.calls = append(n.calls, call)
-	fn := typeutil.StaticCallee(c.pass.TypesInfo, call)
-	if fn == nil {
-		return
-	}
-	switch name := fullName(fn); name {
-	case "runtime.LockOSThread":
-		n.locks = append(n.locks, call.Pos())
-	case "runtime.UnlockOSThread":
-		n.unlocks = append(n.unlocks, call.Pos())
-	default:
-		if r, ok := table[name]; ok && (r.when == nil || r.when(c, call)) {
-			c.problem(n, call, c.name(fn), r)
-			if r.origin != nil {
-				n.problems[len(n.problems)-1].origin = r.origin(c, call)
+	for _, fn := range c.callees(call) {
+		switch name := fullName(fn); name {
+		case "runtime.LockOSThread":
+			n.locks = append(n.locks, call.Pos())
+		case "runtime.UnlockOSThread":
+			n.unlocks = append(n.unlocks, call.Pos())
+		default:
+			if r, ok := table[name]; ok && (r.when == nil || r.when(c, call)) {
+				c.problem(n, call, c.name(fn), r)
+				p := &n.problems[len(n.problems)-1]
+				if r.origin != nil {
+					p.origin = r.origin(c, call)
+				}
+				if r.starts {
+					p.starts = c.function(call.Args[len(call.Args)-1])
+				}
 			}
 		}
 	}

@@ -2,6 +2,8 @@
 package elsewhere
 
 import (
+	"runtime"
+
 	"github.com/guise-project/guise"
 	"github.com/guise-project/guise/token"
 
@@ -17,6 +19,16 @@ func work() {}
 func Harmless() { work() }
 
 func Build() error { return deeper.Run("make") } // want Build:`in a scope: \[program\]`
+
+func Lock() { runtime.LockOSThread() } // want Lock:`in a scope: \[\], calls \[\], enters \[\], locks true`
+
+func Unlock() { runtime.UnlockOSThread() } // want Unlock:`in a scope: \[unlock\]`
+
+// Locked leaves nothing locked.
+func Locked() {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+}
 
 func Each(n int, fn func(int)) { // want Each:`in a scope: \[\], calls \[1\], enters \[\]`
 	for i := range n {

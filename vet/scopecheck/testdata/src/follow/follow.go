@@ -89,7 +89,7 @@ func notFollowed(t *token.Token, r runner, fn func()) error {
 
 func elsewhereToo(t *token.Token) error {
 	return guise.RunAs(t, func(*guise.Scope) error {
-		new(elsewhere.Log).Write() // want `^elsewhere\.Log\.Write in a scope comes to a go statement \(elsewhere\.go:13\)`
+		new(elsewhere.Log).Write() // want `^elsewhere\.Log\.Write in a scope comes to a go statement \(elsewhere\.go:15\)`
 		elsewhere.Harmless()
 		helper() // want `^helper in a scope comes to exec\.Command \(deeper\.go:6, by way of elsewhere\.Build, deeper\.Run\)`
 		elsewhere.Each(1, func(int) {

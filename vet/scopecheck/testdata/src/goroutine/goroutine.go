@@ -3,15 +3,19 @@ package goroutine
 
 import (
 	"context"
+	"net/http"
+	"net/http/httptest"
 	"runtime"
 	"slices"
 	"sync"
+	"testing"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/singleflight"
 
 	"github.com/guise-project/guise"
+	"github.com/guise-project/guise/guisehttp"
 	"github.com/guise-project/guise/token"
 )
 
@@ -124,7 +128,28 @@ func aGoroutineThatEntersAScopeOfItsOwn(t *token.Token, c *guise.Conn) error {
 		done := make(chan error)
 		go func() { done <- c.RunAsClient(func(*guise.Scope) error { return nil }) }()
 		go enters(t)
+		inAVariable := func() { enters(t); _ = c.RunAsClient(func(*guise.Scope) error { return nil }) }
+		go inAVariable()
+		go func() { _ = guisehttp.RunAsClient(nil, func(*guise.Scope) error { return nil }) }()
+		var wg sync.WaitGroup
+		wg.Go(func() { _ = c.RunAsClient(func(*guise.Scope) error { return nil }) })
+		var g errgroup.Group
+		g.Go(func() error { return guise.RunAs(t, func(*guise.Scope) error { return nil }) })
+		var one singleflight.Group
+		_, _, _ = one.Do("", func() (any, error) { return nil, guise.RunAs(t, nil) }) // want `singleflight\.Group\.Do in a scope`
+		g.Go(func() error { return work() })                                          // want `errgroup\.Group\.Go in a scope`
 		return <-done
+	})
+}
+
+func testsAndServers(t *token.Token, tt *testing.T, h http.Handler) {
+	_ = guise.RunAs(t, func(*guise.Scope) error {
+		tt.Run("", func(*testing.T) { _ = work() })                         // want `^testing\.T\.Run in a scope: what it is given runs on another goroutine, as the server; enter a scope in the test that it runs$`
+		tt.Run("", func(*testing.T) { enters(t); _ = guise.RunAs(t, nil) }) // the test enters one of its own
+		httptest.NewServer(h)                                               // want `^httptest\.NewServer in a scope: it serves on goroutines of its own`
+		http.TimeoutHandler(h, time.Second, "").ServeHTTP(nil, nil)         // want `^http\.TimeoutHandler in a scope: the handler runs on another goroutine, as the server; enter the scope in the handler$`
+		tt.Log()
+		return nil
 	})
 }
 

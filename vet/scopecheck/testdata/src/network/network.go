@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"database/sql"
+	"log/syslog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -31,6 +32,8 @@ func names(ctx context.Context, t *token.Token, address string) error {
 		_, _ = net.LookupHost("files.example")                     // want `net\.LookupHost in a scope: look-ups run on other goroutines, as the server; look the name up before the scope`
 		_, _ = net.DefaultResolver.LookupIPAddr(ctx, "a")          // want `net\.Resolver\.LookupIPAddr in a scope`
 		_, _ = net.ResolveTCPAddr("tcp", "localhost:1")            // want `net\.ResolveTCPAddr in a scope`
+		_, _ = syslog.Dial("udp", address, 0, "")                  // want `syslog\.Dial in a scope`
+		_, _ = syslog.Dial("", "", 0, "")                          // the machine's own
 		_, _ = sql.Open("", "")                                    // want `sql\.Open in a scope`
 		return nil
 	})
@@ -72,6 +75,9 @@ func overHTTP(t *token.Token, request *http.Request, path string) error {
 			return net.Dial("unix", path) // runs as the server
 		}}}
 		_, _ = late.Do(request) // want `http\.Client\.Do in a scope`
+		var zero http.Client
+		_, _ = zero.Do(request)                         // want `http\.Client\.Do in a scope`
+		_, _ = http.DefaultTransport.RoundTrip(request) // want `http\.RoundTripper\.RoundTrip in a scope`
 		return nil
 	})
 }
@@ -96,6 +102,12 @@ func ofWhichNothingIsKnown(t *token.Token, request *http.Request, c *http.Client
 		_, _ = (&http.Client{Transport: pipe}).Do(request)
 		set := &http.Client{}
 		set.Transport = pipe
+		var zero, filled http.Client
+		zero.Transport = pipe
+		_, _ = zero.Do(request)
+		filled = *c
+		_, _ = filled.Do(request)
+		_, _ = pipe.RoundTrip(request)
 		_, err := set.Do(request)
 		return err
 	})

@@ -3,6 +3,7 @@ package realids
 
 import (
 	"os"
+	"os/user"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -25,6 +26,7 @@ func inAScope(t *token.Token, p *os.Process) error {
 		_ = unix.Prlimit(1, unix.RLIMIT_CORE, nil, nil)      // want `unix\.Prlimit in a scope: it goes by the real ids`
 		_ = syscall.PtraceAttach(1)                          // want `syscall\.PtraceAttach in a scope`
 		_ = unix.PtraceSeize(1)                              // want `unix\.PtraceSeize in a scope`
+		_, _ = user.Current()                                // want `^user\.Current in a scope: it answers for the real uid, which is the server's; use Scope\.Token$`
 		_, _ = unix.ProcessVMReadv(1, nil, nil, 0)           // want `unix\.ProcessVMReadv in a scope`
 		return nil
 	})
@@ -33,6 +35,7 @@ func inAScope(t *token.Token, p *os.Process) error {
 func right(t *token.Token, flags int) error {
 	_ = syscall.Kill(1, 0)
 	return guise.RunAs(t, func(s *guise.Scope) error {
+		_, _ = user.Lookup("nobody")
 		c := s.Command("sleep", "1")
 		_ = c.Process.Kill() // a child of one's own
 		p := c.Process

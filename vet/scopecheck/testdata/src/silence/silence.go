@@ -15,8 +15,13 @@ func silent(t *token.Token) error {
 		//guise:scope-ok it touches nothing of the client's
 		go work()
 		go work() // want `a go statement in a scope`
+		//guise:scope-ok it touches nothing of the client's, which
+		// takes more words
+		go work()
+		go work() // want `a go statement in a scope`
 		logs()
 		silenced() //guise:scope-ok see there
+		callsSilenced()
 		silenced() // want `silenced in a scope comes to a go statement \(silence\.go:\d+\)`
 		return nil
 	})
@@ -25,6 +30,10 @@ func silent(t *token.Token) error {
 func logs() {
 	//guise:scope-ok the server's own log
 	go work()
+}
+
+func callsSilenced() {
+	silenced() //guise:scope-ok for all who call this
 }
 
 func silenced() { go work() }
