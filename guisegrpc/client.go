@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 
 	"github.com/guise-project/guise"
@@ -34,7 +33,9 @@ type Dialer interface {
 // tracking.
 //
 // It may be used by many goroutines, in this scope, in others of the same context, and outside of scopes; its calls are of who
-// dialled. The caller closes it. The options are gRPC's, but for how to dial and the credentials, which are this package's.
+// dialled. The caller closes it. The options are gRPC's, but for how to dial and the credentials, which are this package's, and for
+// interceptors, which are given with [grpc.WithChainUnaryInterceptor] and [grpc.WithChainStreamInterceptor]: with
+// [grpc.WithUnaryInterceptor] or [grpc.WithStreamInterceptor] calls fail with [ErrInterceptor].
 func Dial(ctx context.Context, pipe string, d Dialer, options ...grpc.DialOption) (*grpc.ClientConn, error) {
 	d, ok := statictracking.Stated(d)
 	if !ok {
@@ -81,7 +82,7 @@ func connect(ctx context.Context, client *grpc.ClientConn) error {
 		case connectivity.Ready:
 			return nil
 		case connectivity.TransientFailure, connectivity.Shutdown:
-			return errors.New("the server ended the connection; perhaps it is none of gRPC's")
+			return errors.New("the server ended the connection; perhaps it does not let this client in, takes a higher level, or is none of gRPC's")
 		default:
 			if !client.WaitForStateChange(ctx, state) {
 				return ctx.Err()
@@ -104,9 +105,7 @@ func NewClient(pipe string, d Dialer, options ...grpc.DialOption) (*grpc.ClientC
 }
 
 func newClient(caller *token.Token, options []grpc.DialOption, dial func(context.Context, string) (net.Conn, error)) (*grpc.ClientConn, error) {
-	g := guard{caller}
-	// The guard goes before interceptors that may change the goroutine; the rest goes after what it is not to be replaced by.
-	all := []grpc.DialOption{grpc.WithChainUnaryInterceptor(g.unary), grpc.WithChainStreamInterceptor(g.stream), grpc.WithAuthority("localhost")}
+	all := append(newGuard(caller), grpc.WithAuthority("localhost"))
 	all = append(all, options...)
 	all = append(all, grpc.WithTransportCredentials(transport{}), grpc.WithContextDialer(dial))
 	return grpc.NewClient("passthrough:///pipe", all...)
@@ -123,32 +122,4 @@ func dial(ctx context.Context, d Dialer, pipe string) (net.Conn, error) {
 		return nil, err
 	}
 	return c, nil
-}
-
-// guard keeps calls that are made in other scopes off a ClientConn.
-type guard struct{ caller *token.Token } // nil: the process
-
-func (g guard) check() error {
-	worn, err := guise.Wearing()
-	switch {
-	case err != nil:
-		return &callError{codes.FailedPrecondition, err}
-	case worn != nil && !worn.Equal(g.caller):
-		return &callError{codes.FailedPrecondition, ErrInScope}
-	}
-	return nil
-}
-
-func (g guard) unary(ctx context.Context, method string, request, reply any, c *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
-	if err := g.check(); err != nil {
-		return err
-	}
-	return invoke(ctx, method, request, reply, c, options...)
-}
-
-func (g guard) stream(ctx context.Context, d *grpc.StreamDesc, c *grpc.ClientConn, method string, open grpc.Streamer, options ...grpc.CallOption) (grpc.ClientStream, error) {
-	if err := g.check(); err != nil {
-		return nil, err
-	}
-	return open(ctx, d, c, method, options...)
 }

@@ -19,7 +19,9 @@ import (
 
 	"github.com/guise-project/guise"
 	"github.com/guise-project/guise/guisegrpc"
+	"github.com/guise-project/guise/internal/callers"
 	"github.com/guise-project/guise/internal/testdir"
+	"github.com/guise-project/guise/token"
 )
 
 // exchange sends a text on a stream and returns the answer.
@@ -34,9 +36,9 @@ func exchange(stream grpc.ClientStream, text string) (string, error) {
 
 // TestOrdinaryClientsOfAScopeAreTheProcess shows what Dial is for: as whom gRPC's own client calls in a scope.
 func TestOrdinaryClientsOfAScopeAreTheProcess(t *testing.T) {
-	needRoot(t)
+	callers.NeedRoot(t)
 	s := serve(t, nil, creator)
-	as(t, user(t, 61001), func() error {
+	callers.As(t, callers.User(t, 61001), func() error {
 		client, err := grpc.NewClient("passthrough:///pipe", grpc.WithTransportCredentials(insecure.NewCredentials()),
 			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 				return (&guise.Dialer{}).DialContext(ctx, "", s.pipe)
@@ -54,14 +56,14 @@ func TestOrdinaryClientsOfAScopeAreTheProcess(t *testing.T) {
 }
 
 func TestManyCallersAtOnceDoNotMix(t *testing.T) {
-	needRoot(t)
+	callers.NeedRoot(t)
 	s := serve(t, nil, creator)
-	const callers, calls = 8, 10
+	const many, calls = 8, 10
 	var wait sync.WaitGroup
-	for i := range callers {
+	for i := range many {
 		wait.Go(func() {
 			uid := uint32(61001 + i)
-			as(t, user(t, uid), func() error {
+			callers.As(t, callers.User(t, uid), func() error {
 				client, err := guisegrpc.Dial(soon(t), s.pipe, nil)
 				if err != nil {
 					return err
@@ -77,20 +79,20 @@ func TestManyCallersAtOnceDoNotMix(t *testing.T) {
 		})
 	}
 	wait.Wait()
-	if n := s.conns.Load(); n != callers {
-		t.Errorf("%d callers made %d connections", callers, n)
+	if n := s.conns.Load(); n != many {
+		t.Errorf("%d callers made %d connections", many, n)
 	}
 }
 
 func TestCallsInAnotherScopeAreRefused(t *testing.T) {
-	needRoot(t)
+	callers.NeedRoot(t)
 	s := serve(t, nil, creator)
 	process, err := guisegrpc.NewClient(s.pipe, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer process.Close()
-	ofOne := s.dial(t, user(t, 61001), nil)
+	ofOne := s.dial(t, callers.User(t, 61001), nil)
 	dialled := s.dial(t, nil, nil)
 	for _, test := range []struct {
 		name   string
@@ -118,9 +120,9 @@ func TestCallsInAnotherScopeAreRefused(t *testing.T) {
 				return nil
 			}
 			if test.caller == 0 {
-				as(t, nil, run)
+				callers.As(t, nil, run)
 			} else {
-				as(t, user(t, test.caller), run)
+				callers.As(t, callers.User(t, test.caller), run)
 			}
 			for i, err := range errs {
 				if owners[i] != test.owner || errors.Is(err, guisegrpc.ErrInScope) != (test.owner == "") {
@@ -135,8 +137,8 @@ func TestCallsInAnotherScopeAreRefused(t *testing.T) {
 }
 
 func TestNewClientIsNotForScopes(t *testing.T) {
-	needRoot(t)
-	as(t, user(t, 61001), func() error {
+	callers.NeedRoot(t)
+	callers.As(t, callers.User(t, 61001), func() error {
 		client, err := guisegrpc.NewClient("pipe", nil)
 		if err == nil {
 			client.Close()
@@ -150,7 +152,7 @@ func TestNewClientIsNotForScopes(t *testing.T) {
 
 // TestOneConnectionAndNoOther has the server end the connection that was dialled, and then one that the process may dial again.
 func TestOneConnectionAndNoOther(t *testing.T) {
-	needRoot(t)
+	callers.NeedRoot(t)
 	dir := testdir.Open(t, 0o1777)
 	pipe := filepath.Join(testdir.Open(t, 0o755), "pipe")
 	start := func() *grpc.Server {
@@ -165,7 +167,7 @@ func TestOneConnectionAndNoOther(t *testing.T) {
 	}
 	server := start()
 	s := &served{dir: dir, pipe: pipe}
-	scoped := s.dial(t, user(t, 61001), nil)
+	scoped := s.dial(t, callers.User(t, 61001), nil)
 	process, err := guisegrpc.NewClient(pipe, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -241,6 +243,8 @@ func TestDialRefuses(t *testing.T) {
 	defer deaf.Close()
 	over, cancel := context.WithCancel(context.Background())
 	cancel()
+	wants := serve(t, &guise.ListenConfig{Level: guise.Impersonation}, creator)
+	closed := serve(t, &guise.ListenConfig{Allow: func(*token.Token) error { return errors.New("nobody") }}, creator)
 	for _, test := range []struct {
 		name   string
 		ctx    context.Context
@@ -254,6 +258,8 @@ func TestDialRefuses(t *testing.T) {
 		{"another dialer's unknown tracking", soon(t), deaf.Addr().String(), otherDialer{}, guisegrpc.ErrDynamic, ""},
 		{"a pipe of messages", soon(t), messages.Addr().String(), nil, nil, "messages"},
 		{"a pipe that is not there", soon(t), s.pipe + "-not", nil, guise.ErrNoPipe, ""},
+		{"a server that wants more than is stated", soon(t), wants.pipe, &guise.Dialer{QoS: &guise.QoS{Level: guise.Identification}}, nil, "takes a higher level"},
+		{"a server that lets nobody in", soon(t), closed.pipe, nil, nil, "let this client in"},
 		{"a server that ends the connection", soon(t), silent.Addr().String(), nil, nil, "ended"},
 		{"a call that is over", over, s.pipe, nil, context.Canceled, ""},
 	} {
@@ -271,9 +277,9 @@ func TestDialRefuses(t *testing.T) {
 }
 
 func TestOptionsDoNotReplaceTheDialerOrTheCredentials(t *testing.T) {
-	needRoot(t)
+	callers.NeedRoot(t)
 	s := serve(t, nil, creator)
-	as(t, user(t, 61001), func() error {
+	callers.As(t, callers.User(t, 61001), func() error {
 		client, err := guisegrpc.Dial(soon(t), s.pipe, nil, grpc.WithTransportCredentials(insecure.NewCredentials()),
 			grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return nil, errors.New("called") }))
 		if err != nil {

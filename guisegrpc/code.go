@@ -13,34 +13,61 @@ import (
 
 // Code returns the code that tells a client of an error of [RunAsClient], or of what was done in its function with files:
 // PermissionDenied for what the client may not do or does not let the server do, NotFound, AlreadyExists, ResourceExhausted for a
-// full disk or quota, FailedPrecondition for [ErrDynamic] and [ErrInScope], Internal for what is wrong with the server. Of every
-// other error it is what status.Code says, so that of an error that has a code it is that one; OK for nil.
+// full disk or quota, FailedPrecondition for [ErrDynamic], [ErrInScope] and [ErrInterceptor], Internal for what is wrong with the
+// server. Every other error has the code with which gRPC would send it: its own, Canceled or DeadlineExceeded of a context's, Unknown;
+// nil has OK.
 func Code(err error) codes.Code {
-	for _, c := range errorCodes {
-		if errors.Is(err, c.err) {
-			return c.code
-		}
+	if code, ok := find(err, scopeCodes); ok {
+		return code
 	}
-	return status.Code(err)
+	var op *guise.OpError
+	if errors.As(err, &op) && op.Op == "impersonate" { // it is the server that was not let do something
+		return codes.Internal
+	}
+	if code, ok := find(err, fileCodes); ok {
+		return code
+	}
+	if s, ok := status.FromError(err); ok {
+		return s.Code()
+	}
+	return status.FromContextError(err).Code()
 }
 
-// errorCodes are in the order in which errors are compared: an ErrPrivilege may wrap an errno of the system's.
-var errorCodes = []struct {
+type codeOf struct {
 	err  error
 	code codes.Code
-}{
+}
+
+func find(err error, among []codeOf) (code codes.Code, ok bool) {
+	for _, c := range among {
+		if errors.Is(err, c.err) {
+			return c.code, true
+		}
+	}
+	return codes.Unknown, false
+}
+
+// scopeCodes come first: an ErrPrivilege may wrap an errno of the system's.
+var scopeCodes = []codeOf{
 	{nil, codes.OK},
 	{ErrDynamic, codes.FailedPrecondition},
 	{ErrInScope, codes.FailedPrecondition},
+	{ErrInterceptor, codes.FailedPrecondition},
 	{ErrNoPipe, codes.Internal},
 	{guise.ErrPrivilege, codes.Internal},
 	{guise.ErrContextLost, codes.Internal},
 	{guise.ErrLevel, codes.PermissionDenied},
 	{guise.ErrNotWearable, codes.PermissionDenied},
 	{guise.ErrNoDelegation, codes.PermissionDenied},
+}
+
+var fileCodes = []codeOf{
 	{fs.ErrPermission, codes.PermissionDenied},
+	{syscall.ELOOP, codes.PermissionDenied},
+	{syscall.EROFS, codes.PermissionDenied},
 	{fs.ErrNotExist, codes.NotFound},
 	{syscall.ENOTDIR, codes.NotFound},
+	{syscall.ENAMETOOLONG, codes.NotFound},
 	{fs.ErrExist, codes.AlreadyExists},
 	{syscall.ENOSPC, codes.ResourceExhausted},
 	{syscall.EDQUOT, codes.ResourceExhausted},

@@ -1,6 +1,7 @@
 package guisegrpc_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -22,14 +23,22 @@ var codeTests = []struct {
 	{&os.PathError{Op: "open", Err: syscall.EACCES}, codes.PermissionDenied},
 	{&os.PathError{Op: "open", Err: syscall.ENOENT}, codes.NotFound},
 	{&os.PathError{Op: "open", Err: syscall.ENOTDIR}, codes.NotFound},
+	{syscall.ELOOP, codes.PermissionDenied},
+	{syscall.EROFS, codes.PermissionDenied},
+	{syscall.ENAMETOOLONG, codes.NotFound},
 	{os.ErrExist, codes.AlreadyExists},
 	{syscall.EDQUOT, codes.ResourceExhausted},
 	{&guise.OpError{Op: "impersonate", Err: guise.ErrLevel}, codes.PermissionDenied},
 	{&guise.OpError{Op: "impersonate", Err: fmt.Errorf("%w: %w", guise.ErrPrivilege, syscall.EPERM)}, codes.Internal},
+	{&guise.OpError{Op: "dial", Err: syscall.EACCES}, codes.PermissionDenied},
+	{&guise.OpError{Op: "impersonate", Err: fmt.Errorf("acting as 1: setgroups: %w", syscall.EPERM)}, codes.Internal},
 	{guisegrpc.ErrNoPipe, codes.Internal},
 	{guisegrpc.ErrDynamic, codes.FailedPrecondition},
 	{guisegrpc.ErrInScope, codes.FailedPrecondition},
+	{guisegrpc.ErrInterceptor, codes.FailedPrecondition},
 	{status.Error(codes.Aborted, "the handler's"), codes.Aborted},
+	{fmt.Errorf("waiting: %w", context.DeadlineExceeded), codes.DeadlineExceeded},
+	{context.Canceled, codes.Canceled},
 	{errors.New("something else"), codes.Unknown},
 }
 

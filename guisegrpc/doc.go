@@ -23,7 +23,8 @@
 // closed. Nothing is frozen to static unasked, because a client that relies on being followed would have its calls acted on as who
 // opened the connection.
 //
-// What is not seen: a proxy. Its calls are its own, whoever's they were. ListenConfig.Allow can turn a proxy's account away.
+// What is not seen: a proxy. Its calls are its own, whoever's they were. ListenConfig.Allow can turn a proxy's account away. Peer.Addr
+// is no identity: a client of this machine gives its socket the address that it likes.
 //
 // # Calling
 //
@@ -38,7 +39,9 @@
 // A call that is made in a scope on a ClientConn that is not this scope's client's fails with [ErrInScope]
 // (codes.FailedPrecondition) and is not sent. Outside of scopes calls go out on either, as who opened the connection. Only the
 // start of a call is looked at; what is sent on a stream goes where the stream does. A goroutine that was started with a go
-// statement in a scope is not in it, and is not told from any other of the process.
+// statement in a scope is not in it, and is not told from any other of the process. Interceptors may start some, so the look comes before
+// them: they are given with grpc.WithChainUnaryInterceptor and grpc.WithChainStreamInterceptor, and where one was given with
+// grpc.WithUnaryInterceptor or grpc.WithStreamInterceptor, which would come first, calls of its kind fail with [ErrInterceptor].
 //
 // # Security level
 //
@@ -51,6 +54,7 @@
 //
 // [RunAsClient] runs its function on the calling goroutine, as [guise.Conn.RunAsClient] does; keep it short, as the guise package's
 // comment says. [UnaryAsClient] has whole handlers of unary calls run that way, whose requests have been read by then. There is no
-// such thing for streams, on purpose: a scope holds a thread as long as it lasts, and a stream lasts as long as its client likes.
-// Deadlines and cancellation of a call do not interrupt the function.
+// such thing for streams, on purpose: a scope holds a thread as long as it lasts, and a stream lasts as long as its client likes. So a
+// stream's handler is the server, but for what it does in RunAsClient, also where UnaryAsClient is there. Deadlines and cancellation of a
+// call do not interrupt the function.
 package guisegrpc

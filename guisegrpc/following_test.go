@@ -14,6 +14,7 @@ import (
 
 	"github.com/guise-project/guise"
 	"github.com/guise-project/guise/guisegrpc"
+	"github.com/guise-project/guise/internal/callers"
 	"github.com/guise-project/guise/internal/testdir"
 )
 
@@ -93,7 +94,7 @@ func change(ctx context.Context, c *guise.Conn, s *guise.Scope) error {
 }
 
 func needFollowing(t *testing.T) {
-	needDynamic(t)
+	callers.NeedDynamic(t)
 	if err := guise.CanFollow(0); err != nil {
 		t.Skip(err)
 	}

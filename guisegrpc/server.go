@@ -42,7 +42,13 @@ func RunAsClient(ctx context.Context, fn func(*guise.Scope) error) error {
 // UnaryAsClient is a [grpc.UnaryServerInterceptor] that runs the handlers of unary calls, and the interceptors after it, as their
 // callers. A call whose caller can't be acted for fails with the status of [Code]; the handler's own error goes out as it is.
 //
-// All of the server's unary calls are run that way, also those that could do without, such as health checks.
+// It is the last of the chain. One after it that calls the handler on a goroutine of its own, as some do that bound its time, has it run as
+// the server.
+//
+// Each call that is being handled holds a thread, one connection may carry any number of calls, and the Go runtime ends the process at 10,000
+// threads: an interceptor before this one bounds how many there are, as in examples/grpc.
+//
+// All of the server's unary calls are run that way, also those that could do without, such as health checks. None of its streams is.
 func UnaryAsClient(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	var response any
 	var handled error

@@ -15,19 +15,22 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/guise-project/guise"
 	"github.com/guise-project/guise/guisegrpc"
+	"github.com/guise-project/guise/internal/callers"
 	"github.com/guise-project/guise/internal/testdir"
 )
 
 func TestCallsAreActedOnAsWhoOpenedTheConnection(t *testing.T) {
-	needRoot(t)
+	callers.NeedRoot(t)
 	s := serve(t, nil, creator)
 	for _, uid := range []uint32{61001, 61002} {
-		client := s.dial(t, user(t, uid), nil)
+		client := s.dial(t, callers.User(t, uid), nil)
 		for i := range 3 {
 			if got, err := call(soon(t), client, s.file(uid, "-", i)); got != fmt.Sprint(uid) || err != nil {
 				t.Errorf("a call of %d is one of %q, %v", uid, got, err)
@@ -38,7 +41,7 @@ func TestCallsAreActedOnAsWhoOpenedTheConnection(t *testing.T) {
 
 // TestProgramsThatDoNotKnowGuiseCall has a client that is gRPC's alone.
 func TestProgramsThatDoNotKnowGuiseCall(t *testing.T) {
-	needRoot(t)
+	callers.NeedRoot(t)
 	s := serve(t, nil, creator)
 	client, err := grpc.NewClient("unix:"+s.pipe, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -51,9 +54,9 @@ func TestProgramsThatDoNotKnowGuiseCall(t *testing.T) {
 }
 
 func TestInterceptorRunsHandlersAsTheirCallers(t *testing.T) {
-	needRoot(t)
+	callers.NeedRoot(t)
 	s := serve(t, nil, func(_ context.Context, path string) (string, error) {
-		owner, err := create(path)
+		owner, err := callers.Create(path)
 		if err != nil {
 			err = status.Error(guisegrpc.Code(err), "not made")
 		}
@@ -71,7 +74,7 @@ func TestInterceptorRunsHandlersAsTheirCallers(t *testing.T) {
 		{"not where the caller does not allow it", guise.QoS{Level: guise.Identification}, s.file("too little"), "", codes.PermissionDenied},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			client := s.dial(t, user(t, 61001), &guise.Dialer{QoS: &test.qos})
+			client := s.dial(t, callers.User(t, 61001), &guise.Dialer{QoS: &test.qos})
 			got, err := call(soon(t), client, test.path)
 			if got != test.want || status.Code(err) != test.code {
 				t.Errorf("got %q, %v", got, err)
@@ -84,7 +87,7 @@ func TestInterceptorRunsHandlersAsTheirCallers(t *testing.T) {
 }
 
 func TestDynamicTrackingIsRefused(t *testing.T) {
-	needDynamic(t)
+	callers.NeedDynamic(t)
 	for _, test := range []struct {
 		name     string
 		listener guise.Tracking
@@ -119,7 +122,7 @@ func TestDynamicTrackingIsRefused(t *testing.T) {
 }
 
 func TestHandshakeTakesPipesOfBytesAlone(t *testing.T) {
-	needDynamic(t)
+	callers.NeedDynamic(t)
 	one, other := net.Pipe()
 	defer one.Close()
 	defer other.Close()
@@ -243,10 +246,27 @@ func TestConnectionsOfThisMachineAreSecure(t *testing.T) {
 	}
 }
 
+func TestCallsMayNameAnyAuthority(t *testing.T) {
+	s := serve(t, nil, func(ctx context.Context, _ string) (string, error) {
+		md, _ := metadata.FromIncomingContext(ctx)
+		return fmt.Sprint(md[":authority"]), nil
+	})
+	client := s.dial(t, nil, nil)
+	answer := new(wrapperspb.StringValue)
+	for want, options := range map[string][]grpc.CallOption{
+		"[localhost]": nil,
+		"[files]":     {grpc.CallAuthority("files")},
+	} {
+		if err := client.Invoke(soon(t), method, wrapperspb.String(""), answer, options...); answer.Value != want || err != nil {
+			t.Errorf("got %q, %v, want %q", answer.Value, err, want)
+		}
+	}
+}
+
 func TestStreamsAreThoseOfWhoOpenedTheConnection(t *testing.T) {
-	needRoot(t)
+	callers.NeedRoot(t)
 	s := serve(t, nil, creator)
-	client := s.dial(t, user(t, 61001), nil)
+	client := s.dial(t, callers.User(t, 61001), nil)
 	stream, err := client.NewStream(soon(t), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, streamMethod)
 	if err != nil {
 		t.Fatal(err)

@@ -3,10 +3,8 @@ package guisegrpc_test
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -16,56 +14,17 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/guise-project/guise"
-	"github.com/guise-project/guise/features"
 	"github.com/guise-project/guise/guisegrpc"
+	"github.com/guise-project/guise/internal/callers"
 	"github.com/guise-project/guise/internal/testdir"
 	"github.com/guise-project/guise/token"
 )
-
-func needRoot(t testing.TB) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("acting as others takes root")
-	}
-}
-
-func needDynamic(t testing.TB) {
-	t.Helper()
-	needRoot(t)
-	if err := features.DynamicTracking(); err != nil {
-		t.Skip(err)
-	}
-}
 
 // soon is the context of what should happen at once.
 func soon(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	t.Cleanup(cancel)
 	return ctx
-}
-
-// user returns the token of an account that needs no entry in /etc/passwd.
-func user(t testing.TB, uid uint32) *token.Token {
-	t.Helper()
-	who, err := token.FromIDs(uid, uid, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return who
-}
-
-// as calls fn in a scope of who, or outside of every scope if that is nil. An error fails the test, which goes on.
-func as(t testing.TB, who *token.Token, fn func() error) {
-	t.Helper()
-	err := error(nil)
-	if who == nil {
-		err = fn()
-	} else {
-		err = guise.RunAs(who, func(*guise.Scope) error { return fn() })
-	}
-	if err != nil {
-		t.Errorf("as %v: %v", who, err)
-	}
 }
 
 // handler is what a service does for a call: it answers a text with a text.
@@ -121,27 +80,13 @@ func call(ctx context.Context, client grpc.ClientConnInterface, text string) (st
 // creator makes the file that it is asked for as the caller, and answers with its owner.
 var creator handler = func(ctx context.Context, path string) (owner string, err error) {
 	err = guisegrpc.RunAsClient(ctx, func(*guise.Scope) (err error) {
-		owner, err = create(path)
+		owner, err = callers.Create(path)
 		return err
 	})
 	if err != nil {
 		err = status.Error(guisegrpc.Code(err), err.Error())
 	}
 	return owner, err
-}
-
-// create makes a file and returns its owner's uid as the kernel shows it.
-func create(path string) (string, error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return "", err
-	}
-	return fmt.Sprint(info.Sys().(*syscall.Stat_t).Uid), nil
 }
 
 // served is a gRPC server on a pipe, with a directory that everybody may write to.
@@ -187,7 +132,7 @@ func (s *served) HandleRPC(context.Context, stats.RPCStats)                     
 func (s *served) dial(t testing.TB, who *token.Token, d guisegrpc.Dialer) *grpc.ClientConn {
 	t.Helper()
 	var client *grpc.ClientConn
-	as(t, who, func() (err error) {
+	callers.As(t, who, func() (err error) {
 		client, err = guisegrpc.Dial(soon(t), s.pipe, d)
 		return err
 	})

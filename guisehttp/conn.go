@@ -31,8 +31,12 @@ func ConnContext(ctx context.Context, c net.Conn) context.Context {
 // be read from, written to or closed, unless it was hijacked.
 //
 // The error wraps [ErrNoPipe] or [ErrDynamic]. It may be called from any goroutine, also when the request has been handled.
-func Conn(r *http.Request) (*guise.Conn, error) {
-	c, _ := r.Context().Value(connKey{}).(*guise.Conn)
+func Conn(r *http.Request) (*guise.Conn, error) { return FromContext(r.Context()) }
+
+// FromContext is [Conn] for code that has the request's context and no more, such as a webdav.FileSystem or the handlers of an RPC
+// framework. With the connection [guise.Conn.RunAsClient] acts as the client.
+func FromContext(ctx context.Context) (*guise.Conn, error) {
+	c, _ := ctx.Value(connKey{}).(*guise.Conn)
 	if c == nil {
 		return nil, ErrNoPipe
 	}

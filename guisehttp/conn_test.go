@@ -18,6 +18,7 @@ import (
 
 	"github.com/guise-project/guise"
 	"github.com/guise-project/guise/guisehttp"
+	"github.com/guise-project/guise/internal/callers"
 )
 
 // ask writes a request for each path and then reads the answers.
@@ -46,14 +47,14 @@ func ask(t *testing.T, c io.ReadWriter, paths ...string) (statuses []int, bodies
 }
 
 func TestEveryRequestOfAConnectionIsThatOfWhoOpenedIt(t *testing.T) {
-	needRoot(t)
+	callers.NeedRoot(t)
 	s := serve(t, nil, creator, nil)
-	c := s.dial(t, user(t, 61001), nil)
+	c := s.dial(t, callers.User(t, 61001), nil)
 	file := func(name string) string { return filepath.Join(s.dir, name) }
 
 	// The first scope has ended, and the process writes; then somebody else does.
 	statuses, owners := ask(t, c, file("first"))
-	as(t, user(t, 61002), func() error {
+	callers.As(t, callers.User(t, 61002), func() error {
 		more, others := ask(t, c, file("one"), file("at"), file("once"))
 		statuses, owners = append(statuses, more...), append(owners, others...)
 		return nil
@@ -67,12 +68,12 @@ func TestEveryRequestOfAConnectionIsThatOfWhoOpenedIt(t *testing.T) {
 }
 
 func TestStreamsOfHTTP2AreThoseOfWhoOpenedTheConnection(t *testing.T) {
-	needRoot(t)
+	callers.NeedRoot(t)
 	s := serve(t, nil, creator, func(server *http.Server) {
 		server.Protocols = new(http.Protocols)
 		server.Protocols.SetUnencryptedHTTP2(true)
 	})
-	c := s.dial(t, user(t, 61001), nil)
+	c := s.dial(t, callers.User(t, 61001), nil)
 	client := &http.Transport{
 		DialContext: func(context.Context, string, string) (net.Conn, error) { return c, nil },
 		Protocols:   new(http.Protocols),
@@ -101,7 +102,7 @@ func TestStreamsOfHTTP2AreThoseOfWhoOpenedTheConnection(t *testing.T) {
 }
 
 func TestDynamicTrackingIsRefused(t *testing.T) {
-	needDynamic(t)
+	callers.NeedDynamic(t)
 	for _, test := range []struct {
 		name     string
 		listener guise.Tracking
@@ -139,7 +140,7 @@ func TestDynamicTrackingIsRefused(t *testing.T) {
 
 // TestReadingAheadMovesADynamicContext shows what the refusal is for: what the connection would have done.
 func TestReadingAheadMovesADynamicContext(t *testing.T) {
-	needDynamic(t)
+	callers.NeedDynamic(t)
 	type bareKey struct{}
 	owner := make(chan string, 1)
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -156,7 +157,7 @@ func TestReadingAheadMovesADynamicContext(t *testing.T) {
 			}
 		}
 		err := bare.RunAsClient(func(*guise.Scope) error {
-			uid, err := create(r.URL.Path)
+			uid, err := callers.Create(r.URL.Path)
 			owner <- uid
 			return err
 		})
@@ -171,7 +172,7 @@ func TestReadingAheadMovesADynamicContext(t *testing.T) {
 		}
 	})
 	c := s.dial(t, nil, &guise.QoS{Tracking: guise.Dynamic})
-	as(t, user(t, 61001), func() error {
+	callers.As(t, callers.User(t, 61001), func() error {
 		_, err := fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: pipe\r\n\r\n", filepath.Join(s.dir, "first"))
 		return err
 	})
@@ -179,7 +180,7 @@ func TestReadingAheadMovesADynamicContext(t *testing.T) {
 	if _, err := c.Read(make([]byte, 1)); err != nil {
 		t.Fatal(err)
 	}
-	as(t, user(t, 61002), func() error {
+	callers.As(t, callers.User(t, 61002), func() error {
 		_, err := io.WriteString(c, "GET /second HTTP/1.1\r\nHost: pipe\r\n\r\n")
 		return err
 	})
@@ -212,6 +213,9 @@ func TestRequestsWithoutAPipeAreRefused(t *testing.T) {
 			if !errors.Is(err, guisehttp.ErrNoPipe) {
 				t.Errorf("RunAsClient returns %v", err)
 			}
+			if c, err := guisehttp.FromContext(test.ctx); c != nil || !errors.Is(err, guisehttp.ErrNoPipe) {
+				t.Errorf("FromContext returns %v, %v", c, err)
+			}
 		})
 	}
 }
@@ -238,12 +242,45 @@ func TestBeforeAnythingHasComeThereIsNoRequest(t *testing.T) {
 	}
 }
 
+func TestContextOfARequestHasItsConnection(t *testing.T) {
+	callers.NeedRoot(t)
+	s := serve(t, nil, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithCancel(r.Context()) // as frameworks derive theirs
+		defer cancel()
+		c, err := guisehttp.FromContext(ctx)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		who, err := c.Client()
+		fmt.Fprint(w, who.UID(), err)
+	}), nil)
+	if _, bodies := ask(t, s.dial(t, callers.User(t, 61001), nil), "/"); bodies[0] != "61001 <nil>" {
+		t.Errorf("got %q", bodies[0])
+	}
+}
+
+// TestRemoteAddrIsWhatTheClientSays shows why it is no identity.
+func TestRemoteAddrIsWhatTheClientSays(t *testing.T) {
+	s := serve(t, nil, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.RemoteAddr) }), nil)
+	t.Chdir(t.TempDir())
+	const says = "127.0.0.1:1"
+	c, err := net.DialUnix("unix", &net.UnixAddr{Net: "unix", Name: says}, &net.UnixAddr{Net: "unix", Name: s.pipe})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, bodies := ask(t, c, "/"); bodies[0] != says {
+		t.Errorf("RemoteAddr is %q; if the client's text does not get there, the package comment is wrong", bodies[0])
+	}
+}
+
 func TestHandlersHeedTheLevel(t *testing.T) {
-	needRoot(t)
+	callers.NeedRoot(t)
 	s := serve(t, nil, creator, nil)
 	for _, level := range []guise.Level{guise.Anonymous, guise.Identification, guise.Impersonation} {
 		t.Run(level.String(), func(t *testing.T) {
-			c := s.dial(t, user(t, 61001), &guise.QoS{Level: level})
+			c := s.dial(t, callers.User(t, 61001), &guise.QoS{Level: level})
 			statuses, bodies := ask(t, c, filepath.Join(s.dir, level.String()))
 			want := http.StatusForbidden
 			if level == guise.Impersonation {
@@ -257,7 +294,7 @@ func TestHandlersHeedTheLevel(t *testing.T) {
 }
 
 func TestOneClientDoesNotGetAnothersFile(t *testing.T) {
-	needRoot(t)
+	callers.NeedRoot(t)
 	reader := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var f *os.File
 		err := guisehttp.RunAsClient(r, func(*guise.Scope) (err error) {
@@ -273,9 +310,9 @@ func TestOneClientDoesNotGetAnothersFile(t *testing.T) {
 	})
 	s := serve(t, nil, reader, nil)
 	file := filepath.Join(s.dir, "file")
-	as(t, user(t, 61001), func() error { return os.WriteFile(file, []byte("mine"), 0o600) })
+	callers.As(t, callers.User(t, 61001), func() error { return os.WriteFile(file, []byte("mine"), 0o600) })
 	for uid, want := range map[uint32]string{61001: "200 mine", 61002: "403 open " + file + ": permission denied\n"} {
-		statuses, bodies := ask(t, s.dial(t, user(t, uid), nil), file)
+		statuses, bodies := ask(t, s.dial(t, callers.User(t, uid), nil), file)
 		if got := fmt.Sprint(statuses[0], " ", bodies[0]); got != want {
 			t.Errorf("%d gets %q, want %q", uid, got, want)
 		}
@@ -283,7 +320,7 @@ func TestOneClientDoesNotGetAnothersFile(t *testing.T) {
 }
 
 func TestHijackedConnectionIsThePipe(t *testing.T) {
-	needRoot(t)
+	callers.NeedRoot(t)
 	s := serve(t, nil, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		hijacked, buffered, err := http.NewResponseController(w).Hijack()
 		if err != nil {
@@ -293,13 +330,13 @@ func TestHijackedConnectionIsThePipe(t *testing.T) {
 		defer hijacked.Close()
 		owner := ""
 		err = hijacked.(*guise.Conn).RunAsClient(func(*guise.Scope) (err error) {
-			owner, err = create(r.URL.Path)
+			owner, err = callers.Create(r.URL.Path)
 			return err
 		})
 		fmt.Fprint(buffered, owner, err)
 		buffered.Flush()
 	}), nil)
-	c := s.dial(t, user(t, 61001), nil)
+	c := s.dial(t, callers.User(t, 61001), nil)
 	fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: pipe\r\n\r\n", filepath.Join(s.dir, "file"))
 	if got, err := io.ReadAll(c); string(got) != "61001<nil>" {
 		t.Errorf("got %q, %v", got, err)
@@ -307,14 +344,14 @@ func TestHijackedConnectionIsThePipe(t *testing.T) {
 }
 
 func TestPanicInAScopeLeavesIt(t *testing.T) {
-	needRoot(t)
+	callers.NeedRoot(t)
 	s := serve(t, nil, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
 			fmt.Fprint(w, recover(), os.Geteuid())
 		}()
 		guisehttp.RunAsClient(r, func(*guise.Scope) error { panic("over ") })
 	}), nil)
-	if _, bodies := ask(t, s.dial(t, user(t, 61001), nil), "/"); bodies[0] != "over 0" {
+	if _, bodies := ask(t, s.dial(t, callers.User(t, 61001), nil), "/"); bodies[0] != "over 0" {
 		t.Errorf("got %q", bodies[0])
 	}
 }

@@ -29,6 +29,10 @@
 // proxy. No header changes that. ListenConfig.Allow can turn a proxy's account away. A proxy of one's own that sends each request
 // as its caller is made with [Transport], see there.
 //
+// Request.RemoteAddr is no identity: a client of this machine gives its socket the address that it likes ("127.0.0.1:1" is a file's
+// name). Whatever goes by it is the client's to decide: an X-Forwarded-For of httputil.ReverseProxy, a debug page that is for localhost, a
+// limit per address.
+//
 // Behind TLS, or anything else that wraps the listener's connections, a request has no connection here ([ErrNoPipe]). A hijacked
 // connection is the [guise.Conn] itself, and goes on as what it is: static.
 //

@@ -5,47 +5,20 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/guise-project/guise"
-	"github.com/guise-project/guise/features"
 	"github.com/guise-project/guise/guisehttp"
+	"github.com/guise-project/guise/internal/callers"
 	"github.com/guise-project/guise/internal/testdir"
 	"github.com/guise-project/guise/token"
 )
 
-func needRoot(t testing.TB) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("acting as others takes root")
-	}
-}
-
-func needDynamic(t testing.TB) {
-	t.Helper()
-	needRoot(t)
-	if err := features.DynamicTracking(); err != nil {
-		t.Skip(err)
-	}
-}
-
 // patience is how long a test waits for what should come at once.
 const patience = 20 * time.Second
-
-// user returns the token of an account that needs no entry in /etc/passwd.
-func user(t testing.TB, uid uint32) *token.Token {
-	t.Helper()
-	who, err := token.FromIDs(uid, uid, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return who
-}
 
 // served is an HTTP server on a pipe, with a directory that everybody may write to.
 type served struct {
@@ -86,7 +59,7 @@ func serve(t testing.TB, config *guise.ListenConfig, handler http.Handler, confi
 var creator = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 	var owner string
 	err := guisehttp.RunAsClient(r, func(*guise.Scope) (err error) {
-		owner, err = create(r.URL.Path)
+		owner, err = callers.Create(r.URL.Path)
 		return err
 	})
 	if err != nil {
@@ -96,25 +69,11 @@ var creator = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprint(w, owner)
 })
 
-// create makes a file and returns its owner's uid as the kernel shows it.
-func create(path string) (string, error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return "", err
-	}
-	return fmt.Sprint(info.Sys().(*syscall.Stat_t).Uid), nil
-}
-
 // dial opens the pipe as who, in a scope of its own, nil being the process.
 func (s *served) dial(t testing.TB, who *token.Token, qos *guise.QoS) *guise.Conn {
 	t.Helper()
 	var c *guise.Conn
-	as(t, who, func() (err error) {
+	callers.As(t, who, func() (err error) {
 		c, err = (&guise.Dialer{QoS: qos}).Dial(context.Background(), s.pipe)
 		return err
 	})
@@ -124,18 +83,4 @@ func (s *served) dial(t testing.TB, who *token.Token, qos *guise.QoS) *guise.Con
 	c.SetDeadline(time.Now().Add(patience))
 	t.Cleanup(func() { c.Close() })
 	return c
-}
-
-// as calls fn in a scope of who, or outside of every scope if that is nil. An error fails the test, which goes on.
-func as(t testing.TB, who *token.Token, fn func() error) {
-	t.Helper()
-	err := error(nil)
-	if who == nil {
-		err = fn()
-	} else {
-		err = guise.RunAs(who, func(*guise.Scope) error { return fn() })
-	}
-	if err != nil {
-		t.Errorf("as %v: %v", who, err)
-	}
 }

@@ -25,8 +25,11 @@ type Dialer interface {
 // price of an open per request. Once it is sent, the body may be read outside of the scope.
 //
 // http.Client calls RoundTrip on its caller's goroutine, and so does httputil.ReverseProxy, also for redirects; a ReverseProxy with
-// a Transport that is run in a scope of its caller (around ServeHTTP) forwards each request as its caller. A goroutine that was
-// started with a go statement is the process, here as anywhere else.
+// a Transport that is run in a scope of its caller (around ServeHTTP) forwards each request as its caller. That scope holds a thread until
+// the answer has been passed on, as long as the caller likes: bound how many there are. A goroutine that was started with a go statement is
+// the process, here as anywhere else.
+//
+// What an http.Client keeps is for all who use it: with a Jar, one caller's cookies go out with another's requests.
 //
 // Requests go to the pipe whatever host their URL names. Its scheme has to be http: no TLS goes over a pipe.
 type Transport struct {

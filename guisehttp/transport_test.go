@@ -19,6 +19,7 @@ import (
 
 	"github.com/guise-project/guise"
 	"github.com/guise-project/guise/guisehttp"
+	"github.com/guise-project/guise/internal/callers"
 	"github.com/guise-project/guise/internal/testdir"
 	"github.com/guise-project/guise/token"
 )
@@ -35,10 +36,10 @@ func get(client *http.Client, path string) (string, error) {
 }
 
 func TestRequestsGoOutAsWhoMakesThem(t *testing.T) {
-	needRoot(t)
+	callers.NeedRoot(t)
 	s := serve(t, nil, creator, nil)
 	client := &http.Client{Transport: &guisehttp.Transport{Pipe: s.pipe}}
-	users := []*token.Token{user(t, 61001), nil, user(t, 61002), user(t, 61003)}
+	users := []*token.Token{callers.User(t, 61001), nil, callers.User(t, 61002), callers.User(t, 61003)}
 	const rounds = 10
 	var wait sync.WaitGroup
 	for i, who := range users {
@@ -48,7 +49,7 @@ func TestRequestsGoOutAsWhoMakesThem(t *testing.T) {
 				if who != nil {
 					want = fmt.Sprint(who.UID())
 				}
-				as(t, who, func() error {
+				callers.As(t, who, func() error {
 					got, err := get(client, filepath.Join(s.dir, fmt.Sprint(i, "-", round)))
 					if got != want {
 						t.Errorf("a request of %v is one of %q", who, got)
@@ -66,13 +67,13 @@ func TestRequestsGoOutAsWhoMakesThem(t *testing.T) {
 
 // TestPooledConnectionsAreTheProcesss shows what Transport is for: what http.Transport does in a scope.
 func TestPooledConnectionsAreTheProcesss(t *testing.T) {
-	needRoot(t)
+	callers.NeedRoot(t)
 	s := serve(t, nil, creator, nil)
 	pool := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&guise.Dialer{}).DialContext(ctx, "", s.pipe)
 	}}
 	defer pool.CloseIdleConnections()
-	as(t, user(t, 61001), func() error {
+	callers.As(t, callers.User(t, 61001), func() error {
 		got, err := get(&http.Client{Transport: pool}, filepath.Join(s.dir, "file"))
 		if got != "0" {
 			t.Errorf("the request was one of %s; if http.Transport dials on its caller's goroutine, the package comment is wrong", got)
@@ -82,7 +83,7 @@ func TestPooledConnectionsAreTheProcesss(t *testing.T) {
 }
 
 func TestBodiesMayBeReadOutsideOfTheScope(t *testing.T) {
-	needRoot(t)
+	callers.NeedRoot(t)
 	s := serve(t, nil, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c, err := guisehttp.Conn(r)
 		if err != nil {
@@ -95,7 +96,7 @@ func TestBodiesMayBeReadOutsideOfTheScope(t *testing.T) {
 	}), nil)
 	sent := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
 	var response *http.Response
-	as(t, user(t, 61001), func() (err error) {
+	callers.As(t, callers.User(t, 61001), func() (err error) {
 		client := &http.Client{Transport: &guisehttp.Transport{Pipe: s.pipe}}
 		response, err = client.Post("http://pipe/", "", bytes.NewReader(sent))
 		return err
@@ -108,7 +109,7 @@ func TestBodiesMayBeReadOutsideOfTheScope(t *testing.T) {
 }
 
 func TestProxyForwardsEachRequestAsItsCaller(t *testing.T) {
-	needRoot(t)
+	callers.NeedRoot(t)
 	behind := serve(t, nil, creator, nil)
 	proxy := &httputil.ReverseProxy{
 		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(&url.URL{Scheme: "http", Host: "behind"}) },
@@ -120,7 +121,7 @@ func TestProxyForwardsEachRequestAsItsCaller(t *testing.T) {
 		}
 	}), nil)
 	for _, uid := range []uint32{61001, 61002} {
-		c := front.dial(t, user(t, uid), nil)
+		c := front.dial(t, callers.User(t, uid), nil)
 		_, owners := ask(t, c, filepath.Join(behind.dir, fmt.Sprint(uid)))
 		_, again := ask(t, c, filepath.Join(behind.dir, fmt.Sprint(uid, "-again")))
 		if want := fmt.Sprint(uid); owners[0] != want || again[0] != want {
@@ -197,7 +198,7 @@ func TestTransportRefuses(t *testing.T) {
 }
 
 func TestTransportStatesWhatItsDialerDoes(t *testing.T) {
-	needDynamic(t) // where the listener's preference would count
+	callers.NeedDynamic(t) // where the listener's preference would count
 	s := serve(t, &guise.ListenConfig{Tracking: guise.Dynamic}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c, err := guisehttp.Conn(r)
 		if err != nil {

@@ -1,6 +1,7 @@
 // Chain is a service of several steps, each a process of its own, in which every step acts as the first one's caller, whoever that is now.
 //
 //	go build -o /usr/local/bin/chain ./examples/chain
+//	mkdir -m 1777 /srv/archive
 //	chain -pipe archiver -dir /srv/archive &        # each as root, or as an account with CAP_SETUID and CAP_SETGID
 //	chain -pipe spooler -next archiver &
 //	chain -pipe frontend -next spooler &

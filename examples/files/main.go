@@ -1,7 +1,9 @@
 // Files serves a directory over HTTP on a pipe. Everybody reads and writes there as oneself: what a file's owner and mode let its user
-// do with cat and cp is what curl can do here.
+// do with cat and cp is what curl can do here, but that os.Root takes the right to read the directories on the way, not only to search
+// them.
 //
 //	go build -o /usr/local/bin/files ./examples/files
+//	mkdir -m 1777 /srv/share
 //	files /srv/share                                # as root, or as an account with CAP_SETUID and CAP_SETGID
 //
 // and as anybody:
@@ -73,7 +75,12 @@ func serve(pipe, dir string) error {
 	}
 	grace, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	return server.Shutdown(grace)
+	err = server.Shutdown(grace)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = server.Close() // who is slow is cut off, which is no failure
+	}
+	<-ended // the listener is closed, and its socket gone, also where Serve had not begun
+	return err
 }
 
 type files struct {
@@ -101,6 +108,9 @@ func (f *files) open(r *http.Request, flags int) (file *os.File, err error) {
 		file, err = f.root.OpenFile(name, flags|syscall.O_NONBLOCK, 0o666) // a FIFO would wait
 		return err
 	})
+	if errors.Is(err, syscall.ENXIO) { // a FIFO that nobody reads, or a socket
+		err = fmt.Errorf("%s: %w", name, errNoFile)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -127,6 +137,10 @@ func (f *files) get(w http.ResponseWriter, r *http.Request) {
 }
 
 func (f *files) put(w http.ResponseWriter, r *http.Request) {
+	if r.Header.Get("Content-Range") != "" { // curl -C: it would become the whole file
+		http.Error(w, "only whole files can be sent", http.StatusBadRequest)
+		return
+	}
 	file, err := f.open(r, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
 	if err != nil {
 		fail(w, err)
@@ -140,7 +154,7 @@ func (f *files) put(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusCreated)
 }
 
-// fail answers with an error. Its text names nothing but what the client named.
+// fail answers with an error. Its text names what the client named, and the pipe.
 func fail(w http.ResponseWriter, err error) {
 	status := guisehttp.Status(err)
 	var path *fs.PathError

@@ -1,7 +1,11 @@
 package main
 
 import (
+	"bufio"
+	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -52,7 +56,8 @@ func TestEverybodyReadsAndWritesAsOneself(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if err := syscall.Mkfifo(filepath.Join(dir, "fifo"), 0o666); err != nil {
+			fifo, search := filepath.Join(dir, "fifo"), filepath.Join(dir, "search")
+			if err := errors.Join(syscall.Mkfifo(fifo, 0o666), os.Chmod(fifo, 0o666), os.Mkdir(search, 0o711), os.WriteFile(filepath.Join(search, "world"), nil, 0o644)); err != nil {
 				t.Fatal(err)
 			}
 			stage.Start(t, account, "-pipe", pipe, dir)
@@ -79,6 +84,10 @@ func TestEverybodyReadsAndWritesAsOneself(t *testing.T) {
 				t.Fatal(err)
 			}
 			get(61001, "mine", "200 secret")
+			if status, _ := curl(t, pipe, 61001, "-C", "3", "-T", upload, "http://files/mine"); status != "400" {
+				t.Errorf("a part of a file is answered with %s", status)
+			}
+			get(61001, "mine", "200 secret")
 			get(61002, "mine", "403")
 			put(61002, "mine", "403")
 			get(61001, "roots", "403")
@@ -87,6 +96,9 @@ func TestEverybodyReadsAndWritesAsOneself(t *testing.T) {
 			put(61001, "mine/below", "404")
 			get(61001, "", "403")
 			get(61001, "fifo", "403")
+			put(61001, "fifo", "403") // one that it could open, if somebody read
+			get(61001, "search/world", "403")
+			get(61001, strings.Repeat("x", 256), "404")
 			get(61001, "out", "403")
 			get(61001, "self", "403")
 			get(61001, "..%2f..%2fetc%2fpasswd", "403")
@@ -97,16 +109,44 @@ func TestEverybodyReadsAndWritesAsOneself(t *testing.T) {
 	}
 }
 
+// TestServiceEndsThoughAClientIsSlow has the service wait for an upload that does not end, until it does so no more.
+func TestServiceEndsThoughAClientIsSlow(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	pipe := filepath.Join(dir, "pipe")
+	var c net.Conn
+	t.Cleanup(func() { // once the service has ended
+		if c != nil {
+			c.Close()
+		}
+	})
+	stage.Start(t, stage.Account{UID: uint32(os.Getuid())}, "-pipe", pipe, dir) // fails the test if it ends with an error
+	var err error
+	if c, err = net.Dial("unix", pipe); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(c, "PUT /slow HTTP/1.1\r\nHost: files\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	// The service says that it goes on once it has opened the file, and reads.
+	if line, err := bufio.NewReader(c).ReadString('\n'); !strings.HasPrefix(line, "HTTP/1.1 100") {
+		t.Fatalf("got %q, %v", line, err)
+	}
+}
+
+// TestServiceLeavesNoSocketBehind stops the service as soon as it says that it serves, many times, as it may not have begun to.
 func TestServiceLeavesNoSocketBehind(t *testing.T) {
 	dir := t.TempDir()
 	pipe := filepath.Join(dir, "pipe")
-	t.Run("", func(t *testing.T) {
-		stage.Start(t, stage.Account{UID: uint32(os.Getuid())}, "-pipe", pipe, dir)
-		if _, err := os.Stat(pipe); err != nil {
-			t.Error(err)
+	for range 40 {
+		t.Run("", func(t *testing.T) {
+			stage.Start(t, stage.Account{UID: uint32(os.Getuid())}, "-pipe", pipe, dir)
+			if _, err := os.Stat(pipe); err != nil {
+				t.Error(err)
+			}
+		})
+		if _, err := os.Stat(pipe); !os.IsNotExist(err) {
+			t.Fatalf("the socket is still there: %v", err)
 		}
-	})
-	if _, err := os.Stat(pipe); !os.IsNotExist(err) {
-		t.Errorf("the socket is still there: %v", err)
 	}
 }

@@ -1,6 +1,7 @@
 // Grpc is a gRPC service on a pipe whose handlers run as their callers, and its client.
 //
 //	(cd examples/grpc && go build -o /usr/local/bin/grpc-files .)
+//	mkdir -m 1777 /srv/share
 //	grpc-files serve /srv/share                     # as root, or as an account with CAP_SETUID and CAP_SETGID
 //
 // and as anybody:
@@ -31,7 +32,7 @@ import (
 	"github.com/guise-project/guise/guisegrpc"
 )
 
-var errUsage = errors.New("usage: grpc [-pipe NAME] serve DIR | get FILE | create FILE")
+var errUsage = errors.New("usage: grpc-files [-pipe NAME] serve DIR | get FILE | create FILE")
 
 func main() {
 	log.SetFlags(0)
@@ -68,7 +69,10 @@ func serve(pipe, dir string) error {
 		server.GracefulStop()
 	})
 	log.Printf("serving %s on %s", dir, l.Addr())
-	return server.Serve(l)
+	if err := server.Serve(l); !errors.Is(err, grpc.ErrServerStopped) { // that is what it returns if it was stopped before it began
+		return err
+	}
+	return nil
 }
 
 // atMost bounds how many handlers run at once: a scope holds a thread, and one whose open hangs, in a client's own file system, is stuck.

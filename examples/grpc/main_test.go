@@ -12,6 +12,20 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(stage.Main(m, main)) }
 
+// TestServiceEndsAtOnce stops the service as soon as it says that it serves, many times, as it may not have begun to.
+func TestServiceEndsAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	pipe := filepath.Join(dir, "pipe")
+	for range 40 {
+		t.Run("", func(t *testing.T) {
+			stage.Start(t, stage.Account{UID: uint32(os.Getuid())}, "-pipe", pipe, "serve", dir) // fails the test if it ends with an error
+		})
+		if _, err := os.Stat(pipe); !os.IsNotExist(err) {
+			t.Fatalf("the socket is still there: %v", err)
+		}
+	}
+}
+
 func TestHandlersRunAsTheirCallers(t *testing.T) {
 	stage.NeedRoot(t)
 	for name, account := range stage.Services {

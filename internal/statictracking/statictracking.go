@@ -19,7 +19,9 @@ func Stated(d Dialer) (_ Dialer, ok bool) {
 	switch d := d.(type) {
 	case nil:
 	case *guise.Dialer:
-		stated = *d
+		if d != nil {
+			stated = *d
+		}
 	default:
 		return d, true
 	}

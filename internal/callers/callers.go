@@ -1,0 +1,68 @@
+// Package callers has what the tests of the adapters share: users who call, and files that show as whom a server has acted.
+package callers
+
+import (
+	"fmt"
+	"os"
+	"syscall"
+	"testing"
+
+	"github.com/guise-project/guise"
+	"github.com/guise-project/guise/features"
+	"github.com/guise-project/guise/token"
+)
+
+// NeedRoot skips the test without root.
+func NeedRoot(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("acting as others takes root")
+	}
+}
+
+// NeedDynamic skips the test without root, or where the kernel has no dynamic tracking.
+func NeedDynamic(t testing.TB) {
+	t.Helper()
+	NeedRoot(t)
+	if err := features.DynamicTracking(); err != nil {
+		t.Skip(err)
+	}
+}
+
+// User returns the token of an account that needs no entry in /etc/passwd.
+func User(t testing.TB, uid uint32) *token.Token {
+	t.Helper()
+	who, err := token.FromIDs(uid, uid, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return who
+}
+
+// As calls fn in a scope of who, or outside of every scope if that is nil. An error fails the test, which goes on.
+func As(t testing.TB, who *token.Token, fn func() error) {
+	t.Helper()
+	err := error(nil)
+	if who == nil {
+		err = fn()
+	} else {
+		err = guise.RunAs(who, func(*guise.Scope) error { return fn() })
+	}
+	if err != nil {
+		t.Errorf("as %v: %v", who, err)
+	}
+}
+
+// Create makes a file and returns its owner's uid as the kernel shows it.
+func Create(path string) (string, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprint(info.Sys().(*syscall.Stat_t).Uid), nil
+}
