@@ -45,7 +45,7 @@ A server that is busy is waited for, for as long as --timeout allows; without it
 closes, as long as it takes.
 
 Exit status:
-  0  the server has closed the pipe, and everything was sent
+  0  the server has closed the pipe, and everything was sent; what it did with it a pipe does not tell
   1  reading, writing or the connection failed; also if the server closed before it had read all of the input
   2  the command line is wrong
   3  there is no such pipe, or nobody listens on it any more

@@ -14,8 +14,8 @@ func newServeCommand() *cobra.Command {
 		Use:   "serve [flags] NAME -- COMMAND [ARG...]",
 		Short: "Run a command for each client of a pipe, as that client",
 		Long: `Listens on the pipe NAME and runs COMMAND for each client, as that client for good: its uid, gid and groups, no
-capabilities (a root client's has the client's own), a session of its own. The pipe is COMMAND's standard input and output; standard
-error is the server's. When COMMAND ends, so does the connection.
+capabilities (a root client's has the client's own), a session of its own. The pipe is COMMAND's standard input and output; what it writes
+to standard error comes out at the server's, as it is. It has no other descriptors. When COMMAND ends, so does the connection.
 
 COMMAND starts once the client has said what the server may do: at once for guise's own clients, with the first data or the
 end of it for others. Its context is the client's of that moment. A client that allows less than impersonation is refused.
@@ -31,10 +31,11 @@ into the read is lost.
 
 Who may connect:
   --mode           what the kernel asks of the socket's file: clients need the write bit
-  --group          whose group bits count for --mode; the server has to be root or in that group
+  --group          whose group bits count for --mode, which is 0660 then if it is not stated; the server has to be root or in that group
   --require-group  what the server asks of each client as it connects: that one of these groups is its primary or one of its supplementary
                    ones, as the kernel tells them. There is no exception, not for root either. A client of another machine has the groups that
                    Samba maps it to.
+Whom the server can't act as is not let in either: uids that the kernel can't tell, root of a container, and root if the server is not.
 
 Limits:
   --max           So many clients are served at once; further ones wait, unaccepted, until one has ended. Clients that have said nothing
@@ -45,7 +46,8 @@ Limits:
                   client that has not said anything yet is refused then. A COMMAND that works in silence is idle too,
                   and a client that takes less than 64 KiB in this time while more waits for it can be.
   --grace         What runs into a limit, or still runs when the server ends, gets SIGTERM, with its process group, and what is left of the
-                  group after this time SIGKILL. Processes that have left the group are not ended, but lose the pipe.
+                  group after this time SIGKILL. Processes that have left the group are not ended, nor those that COMMAND leaves running when
+                  it ends by itself; but they lose the pipe.
 
 Environment of COMMAND:
   PATH            as login(1) has it, for root or for others
@@ -69,7 +71,7 @@ Environment of COMMAND:
   SMBREMOTEUSER, SMBREMOTEDOMAIN
                   who Samba authenticated it as
   SMBENCRYPTED    1 if the connection is encrypted, else 0
-Nothing else is in it. The working directory is the server's.
+Nothing else is in it. The working directory, the umask and the resource limits are the server's.
 
 Log:
   A line for each client is written when it ends: who it was (client, account, uid, gid), which process connected (pid) and
@@ -87,13 +89,14 @@ Service manager:
 
 Signals:
   SIGTERM, SIGINT  No more clients are accepted, the socket is removed, and the running commands have --grace to end.
-  SIGHUP           The groups of --group and --require-group are looked up again; clients that are there stay. A server that was started
-                   on a terminal ends as with SIGTERM.
+  SIGHUP           The groups of --group and --require-group are looked up again; clients that are there stay. If one is missing, or
+                   the socket can't be given its group, all stays as it was. A server that was started on a terminal ends as with SIGTERM.
 
 Exit status:
   0  ended by SIGTERM or SIGINT
   1  the pipe could not be made
-  2  the command line is wrong`,
+  2  the command line is wrong
+  70  a thread could not become the server again, and everything ended at once`,
 		Example: `  guise serve whoami -- id
   guise serve --network whoami -- id
   guise serve --group backup --mode 0660 --max 20 --max-per-user 4 --idle 5m backup -- /usr/local/libexec/backup --stdin
@@ -120,7 +123,7 @@ Exit status:
 	}
 	flags := command.Flags()
 	flags.BoolVar(&s.message, "message", false, "a pipe of messages instead of bytes")
-	flags.Var(&s.mode, "mode", "who may connect: the socket's mode, in octal (unstated: 0666, everybody)")
+	flags.Var(&s.mode, "mode", "who may connect: the socket's mode, in octal (unstated: 0666, everybody; with --group 0660)")
 	s.access.add(flags)
 	s.limits.add(flags)
 	flags.Var(&s.tracking, "tracking", "static or dynamic, for clients that state none (unstated: static)")

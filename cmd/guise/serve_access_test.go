@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -55,6 +56,37 @@ func TestServeGroup(t *testing.T) {
 	}
 	run(t, "", as(alice, guiseProgram(t, "call", s.path))).expect(t, "a call by a member", 0, "61001\n")
 	run(t, "", as(bob, guiseProgram(t, "call", s.path))).expect(t, "a call by somebody else", statusRefused, "")
+}
+
+// A group by itself lets its members in, and not everybody.
+func TestServeGroupWithoutMode(t *testing.T) {
+	needRoot(t)
+	for _, c := range []struct {
+		flags []string
+		want  os.FileMode
+	}{
+		{nil, 0o666},
+		{[]string{"--group", strconv.Itoa(aliceGroup)}, 0o660},
+		{[]string{"--group", strconv.Itoa(aliceGroup), "--mode", "0666"}, 0o666},
+	} {
+		s := serveOn(t, c.flags, "id", "-u")
+		info, err := os.Stat(s.path)
+		if err != nil || info.Mode().Perm() != c.want {
+			t.Errorf("with %q the socket has the mode %v, %v; want %v", c.flags, info.Mode().Perm(), err, c.want)
+		}
+	}
+}
+
+func TestServeGroupOfOthers(t *testing.T) {
+	needRoot(t)
+	dir := testdir.Open(t, 0o755)
+	if err := os.Chown(dir, alice, alice); err != nil {
+		t.Fatal(err)
+	}
+	r := run(t, "", as(alice, guiseProgram(t, "serve", "--group", strconv.Itoa(bob), dir+"/pipe", "--", "cat")))
+	if r.status != statusFailed || !hasAll(r.err, []string{"--group", dir + "/pipe", "not permitted", "has to be in that group"}) || strings.Contains(r.err, "directory") {
+		t.Errorf("--group of a group that the server is not in: exit status %d, want %d and what to do: %s", r.status, statusFailed, r.err)
+	}
 }
 
 func TestServeUnknownGroup(t *testing.T) {
@@ -118,6 +150,42 @@ func TestServeReload(t *testing.T) {
 	s.hangUp()
 	s.waitLog("level=ERROR", "not reloaded", "guise-staff", "there is no such group")
 	call().expect(t, "a call after a reload that failed", 0, "61001\n")
+}
+
+// A reload that fails half-way has changed nothing.
+func TestServeReloadAllOrNothing(t *testing.T) {
+	s, file := withGroups(t, "guise-staff:x:61777:\n", "--require-group", "guise-staff", "--group", "guise-staff", "--mode", "0666")
+	call := func() result { return run(t, "", as(alice, guiseProgram(t, "call", s.path))) }
+	writeGroups(t, file, "guise-staff:x:"+strconv.Itoa(aliceGroup)+":\n")
+	away := s.path + ".away"
+	for n, c := range []struct {
+		name    string
+		replace func() error
+		says    string
+	}{
+		{"the socket is gone", func() error { return nil }, "no such file"},
+		{"another one is there", func() error { return unix.Mknod(s.path, unix.S_IFSOCK|0o666, 0) }, "not this server's any more"},
+	} {
+		if err := errors.Join(os.Rename(s.path, away), c.replace()); err != nil {
+			t.Fatal(err)
+		}
+		s.hangUp()
+		s.waitLogs(n+1, "level=ERROR", "not reloaded", "--group", s.path)
+		if !s.hasLog("not reloaded", c.says) {
+			t.Errorf("%s: the log does not say %q", c.name, c.says)
+		}
+		var there unix.Stat_t
+		if err := unix.Stat(s.path, &there); err == nil && there.Gid == aliceGroup {
+			t.Errorf("%s: it was given the group", c.name)
+		}
+		if err := os.Rename(away, s.path); err != nil {
+			t.Fatal(err)
+		}
+		call().expect(t, "a call after a reload that failed: "+c.name, statusRefused, "")
+	}
+	s.hangUp()
+	s.waitLog("msg=reloaded")
+	call().expect(t, "a call after the reload", 0, "61001\n")
 }
 
 func (s *serving) hangUp() {

@@ -110,7 +110,7 @@ func (s *server) start(conn *guise.Conn, qos guise.QoS) (*running, error) {
 		return nil, err
 	}
 	defer pipe.Close()
-	r.command.Stdin, r.command.Stdout, r.command.Stderr = pipe, pipe, os.Stderr
+	r.command.Stdin, r.command.Stdout, r.command.Stderr = pipe, pipe, s.commandErrors.file
 	r.command.Env = guise.ClientEnviron(environment(r.client, qos, remotePath(conn), addressText(conn.LocalAddr())))
 	// Not in the scope any more, which the fork would only lengthen: the command is the client all the same.
 	if err := r.command.Start(); err != nil {

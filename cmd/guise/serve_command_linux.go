@@ -41,9 +41,13 @@ func (s *server) await(ctx context.Context, r *running) (why, err error) {
 		why = fmt.Errorf("nothing passed for %v (--idle)", s.limits.idle)
 	}
 	signalGroup(r.client, group, unix.SIGTERM)
+	grace := time.NewTimer(s.limits.grace)
+	defer grace.Stop()
 	select {
 	case <-exited:
-	case <-time.After(s.limits.grace):
+		// A shell ends at once, and those that it started may need the time.
+		awaitGroup(group, grace.C)
+	case <-grace.C:
 	}
 	// What is left of the group goes too. Its number is still its own: its leader has not been waited for.
 	signalGroup(r.client, group, unix.SIGKILL)

@@ -1,13 +1,16 @@
 package main
 
 import (
-	"github.com/guise-project/guise/internal/testdir"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/guise-project/guise/internal/testdir"
 )
 
 // handOver starts `guise serve` as systemd would for a socket unit, with f as its socket.
@@ -68,5 +71,22 @@ func TestServeHandedOverSocketOfAnotherKind(t *testing.T) {
 	r := run(t, "", handOver(t, f, "--message", "label", "--", "cat"))
 	if r.status != statusFailed || !strings.Contains(r.err, "ListenSequentialPacket=") {
 		t.Errorf("--message on a stream socket: exit status %d, want %d and what to change: %s", r.status, statusFailed, r.err)
+	}
+}
+
+// What systemd hands over with other settings is no socket of a pipe.
+func TestServeHandedOverSomethingElse(t *testing.T) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	connected, other := os.NewFile(uintptr(pair[0]), ""), os.NewFile(uintptr(pair[1]), "")
+	defer connected.Close()
+	defer other.Close()
+	for name, f := range map[string]*os.File{"a connection (Accept=yes)": connected, "a file": logFile(t)} {
+		r := run(t, "", handOver(t, f, "label", "--", "cat"))
+		if r.status != statusFailed || !hasAll(r.err, []string{"ListenStream=", "Accept=yes"}) {
+			t.Errorf("%s: exit status %d, want %d and what to change: %s", name, r.status, statusFailed, r.err)
+		}
 	}
 }

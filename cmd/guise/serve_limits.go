@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"time"
 
@@ -22,11 +23,26 @@ type limits struct {
 const defaultGrace = 5 * time.Second
 
 func (l *limits) add(flags *pflag.FlagSet) {
-	flags.IntVar(&l.max, "max", 0, "serve at most `N` clients at once; further ones wait (unstated: no limit)")
-	flags.IntVar(&l.perUser, "max-per-user", 0, "serve at most `N` clients of one uid at once; further ones are refused (unstated: no limit)")
+	flags.Var((*countFlag)(&l.max), "max", "serve at most `N` clients at once; further ones wait (unstated: no limit)")
+	flags.Var((*countFlag)(&l.perUser), "max-per-user", "serve at most `N` clients of one uid at once; further ones are refused (unstated: no limit)")
 	flags.DurationVar(&l.timeout, "timeout", 0, "end COMMAND after this `DURATION`, such as 90s or 1h (unstated: no limit)")
 	flags.DurationVar(&l.idle, "idle", 0, "end COMMAND when nothing has passed on the pipe for this `DURATION`, such as 5m (unstated: no limit)")
 	flags.DurationVar(&l.grace, "grace", defaultGrace, "the `DURATION` that COMMAND has to end after SIGTERM, before SIGKILL")
+}
+
+// countFlag is a flag's number of clients; 0 is unstated.
+type countFlag int
+
+func (f *countFlag) String() string { return strconv.Itoa(int(*f)) }
+func (f *countFlag) Type() string   { return "N" }
+
+func (f *countFlag) Set(s string) error {
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		return fmt.Errorf("%q is no number of clients, such as 50", s)
+	}
+	*f = countFlag(n)
+	return nil
 }
 
 // check returns an error for values that make no sense.

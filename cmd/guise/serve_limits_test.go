@@ -153,13 +153,16 @@ func TestServeGraceIsUsed(t *testing.T) {
 
 func TestServeLimitsUsage(t *testing.T) {
 	for _, flags := range []string{
-		"--max 0", "--max -1", "--max many", "--max-per-user 0", "--timeout 0s", "--timeout -1s", "--timeout 5", "--idle 0s", "--idle -1m", "--grace -1s",
+		"--max 0", "--max -1", "--max many", "--max 99999999999999999999", "--max-per-user 0", "--timeout 0s", "--timeout -1s", "--timeout 5", "--idle 0s", "--idle -1m", "--grace -1s",
 		"--log xml", "--group", "--require-group", "--group=", "--require-group=",
 	} {
 		args := append(append([]string{"serve"}, strings.Fields(flags)...), "/nonexistent/pipe", "--", "cat")
 		r := run(t, "", guiseProgram(t, args...))
 		if r.status != statusUsage || !strings.Contains(r.err, "guise serve --help") {
 			t.Errorf("guise serve %s: exit status %d, want %d and where to read on: %s", flags, r.status, statusUsage, r.err)
+		}
+		if strings.Contains(r.err, "strconv") {
+			t.Errorf("guise serve %s: this is not said to a person: %s", flags, r.err)
 		}
 	}
 }

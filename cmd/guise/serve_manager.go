@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"strconv"
 	"sync"
 	"time"
 
@@ -13,8 +14,10 @@ import (
 // manager is the service manager that started this process, such as systemd, if it wants to be told (sd_notify(3)).
 type manager struct {
 	status  fmt.Stringer
+	endTime time.Duration // how long the end can take
 	log     *slog.Logger
 	absent  bool
+	sending chan struct{} // holds one while a message is under way
 	news    chan struct{} // the status has changed
 	ending  chan struct{}
 	ended   sync.WaitGroup
@@ -33,9 +36,9 @@ const (
 )
 
 // startManager tells that clients can come.
-func startManager(status fmt.Stringer, log *slog.Logger) *manager {
-	m := &manager{status: status, log: log, news: make(chan struct{}, 1), ending: make(chan struct{})}
-	sent, err := daemon.SdNotify(false, m.message(ready))
+func startManager(status fmt.Stringer, endTime time.Duration, log *slog.Logger) *manager {
+	m := &manager{status: status, endTime: endTime, log: log, sending: make(chan struct{}, 1), news: make(chan struct{}, 1), ending: make(chan struct{})}
+	sent, err := m.send(m.message(ready))
 	if err != nil {
 		log.Warn("the service manager was not told that clients can come", "error", err)
 	}
@@ -56,7 +59,9 @@ func (m *manager) message(s state) string {
 	case reloading:
 		return daemon.SdNotifyReloading + "\n" + daemon.SdNotifyMonotonicUsec() + "STATUS=reloading"
 	case stopping:
-		return daemon.SdNotifyStopping + "\nSTATUS=ending, " + m.status.String()
+		// The manager's own idea of how long that may take (TimeoutStopSec=) need not be that of --grace.
+		extend := "\nEXTEND_TIMEOUT_USEC=" + strconv.FormatInt((m.endTime+spareTime).Microseconds(), 10)
+		return daemon.SdNotifyStopping + extend + "\nSTATUS=ending, " + m.status.String()
 	case alive:
 		return daemon.SdNotifyWatchdog
 	}
@@ -73,11 +78,40 @@ func (m *manager) tell(s state) {
 		return
 	}
 	m.leaving = m.leaving || s == stopping
-	m.send(m.message(s))
+	_, _ = m.send(m.message(s)) // who does not listen can't be told that either
 }
 
-// send sends a message. What can't be sent is lost: who does not listen can't be told that either.
-func (m *manager) send(message string) { _, _ = daemon.SdNotify(false, message) }
+// managerTime is how long a manager may take for taking a message in. One that hangs must not keep the server from ending.
+const managerTime = time.Second
+
+// send sends a message, and reports whether there is a manager. What can't be sent in time is lost, unless it is taken in later.
+func (m *manager) send(message string) (bool, error) {
+	late := time.NewTimer(managerTime)
+	defer late.Stop()
+	select {
+	case m.sending <- struct{}{}:
+	case <-late.C:
+		return true, errManagerHangs
+	}
+	type result struct {
+		sent bool
+		err  error
+	}
+	done := make(chan result, 1)
+	go func() {
+		sent, err := daemon.SdNotify(false, message)
+		<-m.sending
+		done <- result{sent, err}
+	}()
+	select {
+	case r := <-done:
+		return r.sent, r.err
+	case <-late.C:
+		return true, errManagerHangs
+	}
+}
+
+var errManagerHangs = fmt.Errorf("it takes in nothing for %v", managerTime)
 
 // changed says that the status is another one. It waits for nobody.
 func (m *manager) changed() {
@@ -86,6 +120,9 @@ func (m *manager) changed() {
 	default:
 	}
 }
+
+// spareTime is what a busy machine may take for the end on top.
+const spareTime = 5 * time.Second
 
 // betweenStatus is how long the manager is left alone after it was told a status.
 const betweenStatus = time.Second
@@ -122,7 +159,7 @@ func (m *manager) tellStatus() {
 	if m.leaving {
 		status = "ending, " + status
 	}
-	m.send("STATUS=" + status)
+	_, _ = m.send("STATUS=" + status)
 }
 
 // tellAlive tells the watchdog, if every thread can be stopped for a moment. One that hangs in the kernel as Go

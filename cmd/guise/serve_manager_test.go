@@ -81,29 +81,34 @@ func TestServeNotify(t *testing.T) {
 	s.hangUp()
 	message := m.wait("RELOADING=1")
 	unix.ClockGettime(unix.CLOCK_MONOTONIC, &after)
-	if at := monotonic(t, message); at < before.Nano()/1000 || at > after.Nano()/1000 {
+	if at := number(t, message, "MONOTONIC_USEC="); at < before.Nano()/1000 || at > after.Nano()/1000 {
 		t.Errorf("the reload began at %d by the monotonic clock, between %d and %d: %q", at, before.Nano()/1000, after.Nano()/1000, message)
 	}
 	m.wait("READY=1")
 	s.stop()
-	m.wait("STOPPING=1", "STATUS=ending, 1 client")
+	message = m.wait("STOPPING=1", "STATUS=ending, 1 client")
+	// A --grace that is longer than the manager's patience counts.
+	if usec := number(t, message, "EXTEND_TIMEOUT_USEC="); usec <= defaultGrace.Microseconds() {
+		t.Errorf("with a grace period of %v the manager is asked for %d microseconds: %q", defaultGrace, usec, message)
+	}
 	if told := strings.Join(m.told, "\n"); strings.Contains(told, "WATCHDOG") {
 		t.Errorf("a watchdog that there isn't was told: %q", told)
 	}
 }
 
-func monotonic(t *testing.T, message string) int64 {
+// number returns what stands after a name in a message.
+func number(t *testing.T, message, name string) int64 {
 	t.Helper()
 	for _, line := range strings.Split(message, "\n") {
-		if text, ok := strings.CutPrefix(line, "MONOTONIC_USEC="); ok {
-			usec, err := strconv.ParseInt(text, 10, 64)
+		if text, ok := strings.CutPrefix(line, name); ok {
+			n, err := strconv.ParseInt(text, 10, 64)
 			if err != nil {
 				t.Fatal(err)
 			}
-			return usec
+			return n
 		}
 	}
-	t.Fatalf("there is no MONOTONIC_USEC in %q", message)
+	t.Fatalf("there is no %s in %q", name, message)
 	return 0
 }
 
@@ -135,6 +140,50 @@ func TestServeNotifyNobody(t *testing.T) {
 	s := m.serve(nil)
 	s.waitLog("level=WARN", "the service manager was not told")
 	run(t, "hello", guiseProgram(t, "call", s.path)).expect(t, "a call", 0, "hello")
+}
+
+// A manager that takes nothing in any more does not keep the server from its work, nor from ending.
+func TestServeNotifyStuck(t *testing.T) {
+	for _, c := range []struct {
+		name        string
+		environment []string
+		before      bool // it is stuck when the server starts
+	}{
+		{"from the start", nil, true},
+		{"later, with a watchdog", []string{"WATCHDOG_USEC=20000"}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := newServiceManager(t)
+			if c.before {
+				m.stick()
+			}
+			s := m.serve(c.environment)
+			if !c.before {
+				m.wait("READY=1")
+				m.stick()
+			}
+			run(t, "hello", guiseProgram(t, "call", s.path)).expect(t, "a call", 0, "hello")
+			s.hangUp()
+			s.waitLog("msg=reloaded")
+			s.stop()
+		})
+	}
+}
+
+// stick fills the manager's queue.
+func (m *serviceManager) stick() {
+	m.t.Helper()
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	for err == nil {
+		err = unix.Sendto(fd, []byte("X"), unix.MSG_DONTWAIT, &unix.SockaddrUnix{Name: m.path})
+	}
+	if err != unix.EAGAIN {
+		m.t.Fatalf("filling the manager's queue: %v", err)
+	}
 }
 
 // The command must not speak to the manager.

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"os/signal"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -57,30 +60,33 @@ func startReloading(signals <-chan os.Signal, reload func()) (stop func()) {
 	}
 }
 
-// reload looks the groups up again.
+// reload looks the groups up again. If one of them is not there, or the socket can't have its own, all stays as it was.
 func (s *server) reload(listener *guise.Listener) {
 	s.manager.tell(reloading)
 	defer s.manager.tell(ready)
-	err := s.access.lookUp()
+	groups, err := s.access.lookUp()
 	if err == nil && s.access.group != "" && !s.handedOver {
-		err = s.setGroup(addressText(listener.Addr()))
+		err = s.setGroup(addressText(listener.Addr()), groups.socket)
 	}
 	if err != nil {
 		s.log.Error("not reloaded: all stays as it was", "error", err)
 		return
 	}
+	s.access.use(groups)
 	s.log.Info("reloaded")
 }
 
 // setGroup gives the socket's file its group.
-func (s *server) setGroup(path string) error {
-	gid, err := groupID(s.access.group)
+func (s *server) setGroup(path string, gid uint32) error {
+	now, err := os.Lstat(path)
+	if err == nil && !os.SameFile(now, s.socket) {
+		err = errors.New("it is not this server's any more, which no client finds: start the server again")
+	}
+	if err == nil && now.Sys().(*syscall.Stat_t).Gid != gid {
+		err = os.Lchown(path, -1, int(gid))
+	}
 	if err != nil {
-		return err
+		return fmt.Errorf("giving the socket %s the group %d (--group): %w", path, gid, err)
 	}
-	var now unix.Stat_t
-	if err := unix.Lstat(path, &now); err != nil || now.Gid == gid {
-		return err
-	}
-	return os.Lchown(path, -1, int(gid))
+	return nil
 }

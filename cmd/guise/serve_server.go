@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -30,11 +29,14 @@ type server struct {
 	format   logFlag
 
 	handedOver bool         // systemd made the socket
+	socket     os.FileInfo  // the one at the pipe's path as this server made it
 	libraryLog *slog.Logger // names the pipe by itself
 	log        *slog.Logger
 	manager    *manager
 	places     *places
-	clients    sync.WaitGroup
+
+	commandErrors *commandErrors
+	clients       sync.WaitGroup
 }
 
 func (s *server) run() error {
@@ -45,9 +47,18 @@ func (s *server) run() error {
 	// A log that nobody reads any more must not end the server. Ignoring the signal would have the commands ignore it too.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 
-	if err := s.access.lookUp(); err != nil {
+	if err := keepDescriptors(); err != nil {
 		return err
 	}
+	groups, err := s.access.lookUp()
+	if err != nil {
+		return err
+	}
+	s.access.use(groups)
+	if s.commandErrors, err = newCommandErrors(); err != nil {
+		return err
+	}
+	defer s.commandErrors.finish()
 	s.places = newPlaces(&s.limits)
 	listener, err := s.listen()
 	if err != nil {
@@ -55,7 +66,7 @@ func (s *server) run() error {
 	}
 	defer listener.Close()
 	s.announce(listener)
-	s.manager = startManager(s.places, s.log)
+	s.manager = startManager(s.places, s.endTime(), s.log)
 	defer s.manager.stop()
 	reloading := startReloading(hangUp, func() { s.reload(listener) })
 	defer reloading()
@@ -74,6 +85,9 @@ func (s *server) run() error {
 // announce tells the log that clients can come, and what will be wrong with them if something will.
 func (s *server) announce(listener *guise.Listener) {
 	s.log.Info("listening", "path", addressText(listener.Addr()), "command", s.command[0])
+	if programMissing(s.command[0]) {
+		s.log.Warn("there is no such program: each client's command will end with status 127 until there is", "command", s.command[0])
+	}
 	if able, err := canActAsOthers(); err == nil && !able {
 		self, _ := token.Self()
 		s.log.Warn("only clients whose context is the server's own will be served: acting as others takes CAP_SETUID and CAP_SETGID (AmbientCapabilities= of systemd)", "server", self)
@@ -82,7 +96,7 @@ func (s *server) announce(listener *guise.Listener) {
 
 func (s *server) config() *guise.ListenConfig {
 	return &guise.ListenConfig{
-		Mode: fs.FileMode(s.mode), Group: s.access.group, Allow: s.allow,
+		Mode: s.access.mode(s.mode), Group: s.access.group, Allow: s.allow,
 		Message: s.message, Tracking: guise.Tracking(s.tracking), Logger: s.libraryLog,
 		Level: guise.Impersonation, // or there is nobody to run the command as
 		Watch: !s.noWatch, Network: s.network.config(),
@@ -91,10 +105,12 @@ func (s *server) config() *guise.ListenConfig {
 
 // allow is asked for each client as it connects.
 func (s *server) allow(client *token.Token) error {
-	if err := s.access.allow(client); err != nil {
-		return err
+	for _, asked := range []func(*token.Token) error{s.access.allow, mayRunAs, s.places.allow} {
+		if err := asked(client); err != nil {
+			return err
+		}
 	}
-	return s.places.allow(client)
+	return nil
 }
 
 // accept starts a goroutine for each client, until ctx ends.
@@ -127,6 +143,9 @@ func (s *server) accept(ctx context.Context, listener *guise.Listener) error {
 	}
 }
 
+// endTime is how long the clients can take at the most when the server ends: their commands, then a relay, then what waits in the pipe.
+func (s *server) endTime() time.Duration { return s.limits.grace + 2*flushTime + time.Second }
+
 // waitClients waits until every client has been served, but not for a command that not even SIGKILL ends.
 func (s *server) waitClients() {
 	served := make(chan struct{})
@@ -136,7 +155,7 @@ func (s *server) waitClients() {
 	}()
 	select {
 	case <-served:
-	case <-time.After(s.limits.grace + flushTime + time.Second):
+	case <-time.After(s.endTime()):
 		s.log.Error("a command does not end; leaving it behind")
 	}
 }

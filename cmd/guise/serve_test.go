@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"github.com/guise-project/guise/internal/testdir"
 	"io"
 	"net"
 	"os"
@@ -13,6 +12,10 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/guise-project/guise"
+	"github.com/guise-project/guise/internal/testdir"
+	"github.com/guise-project/guise/token"
 )
 
 // proof is a command that has the kernel show as whom it runs: in the directory $1 it makes a file and tries the private files of
@@ -291,6 +294,19 @@ func TestServeCommandNotFound(t *testing.T) {
 	run(t, "", guiseProgram(t, "call", s.path)).expect(t, "guise call", 0, "")
 	s.waitLog("client served", "status=127")
 	s.waitLog("no-such-program-here", "not found")
+	s.waitLog("level=WARN", "there is no such program", "command=no-such-program-here")
+}
+
+func TestProgramMissing(t *testing.T) {
+	dir := testdir.Open(t, 0o755)
+	for name, want := range map[string]bool{
+		"sh": false, "/bin/sh": false, "no-such-program-here": true, "/bin/no-such-program-here": true, "./sh": true,
+		dir: false, // that it can't be run is another thing
+	} {
+		if got := programMissing(name); got != want {
+			t.Errorf("%s is said to be missing: %v, want %v", name, got, want)
+		}
+	}
 }
 
 // Descriptors run out while clients are silent; the server has to be there when they have gone.
@@ -302,8 +318,22 @@ func TestServeOutOfDescriptors(t *testing.T) {
 	s := start(t, path, command)
 	var silent []net.Conn
 	const many = 40
-	for range many {
-		silent = append(silent, s.dial())
+	connect := func(*guise.Scope) error {
+		for range many {
+			silent = append(silent, s.dial())
+		}
+		return nil
+	}
+	// Of root the server has to see more, which takes a descriptor: root would not be let in, and leave the others theirs.
+	client, err := token.Self()
+	if err == nil && os.Getuid() == 0 {
+		client, err = token.FromIDs(alice, alice, nil)
+	}
+	if err == nil {
+		err = guise.RunAs(client, connect)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 	s.waitLog("no client can be accepted for now", "too many open files")
 	for _, c := range silent {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"github.com/guise-project/guise/internal/testdir"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -11,6 +10,9 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/guise-project/guise/internal/testdir"
+	"github.com/guise-project/guise/token"
 )
 
 // serveAsService starts a server under a uid that is not root's, with ambient capabilities, in a directory made for it.
@@ -43,11 +45,20 @@ func TestServeUnprivilegedService(t *testing.T) {
 		checkProof(t, dir, uid, r.out)
 	}
 
-	run(t, "", guiseProgram(t, "call", s.path))
-	s.waitLog("client refused", " uid=0 ")
+	for _, tracking := range []string{"static", "dynamic"} {
+		run(t, "hello", guiseProgram(t, "call", "--tracking", tracking, s.path)).expect(t, "a call by root", statusRefused, "")
+	}
+	s.waitLogs(2, "client not let in", `client="root(0)`)
 	if _, err := os.Stat(filepath.Join(dir, "made-by-0")); err == nil {
 		t.Error("a service that is not root ran its command as root")
 	}
+}
+
+// One that can see that root is this machine's own refuses it all the same.
+func TestServeUnprivilegedServiceThatSeesRoot(t *testing.T) {
+	s := serveAsService(t, []uintptr{unix.CAP_SETUID, unix.CAP_SETGID, unix.CAP_SYS_PTRACE}, "id", "-u")
+	run(t, "", guiseProgram(t, "call", s.path)).expect(t, "a call by root", statusRefused, "")
+	s.waitLog("client not let in", "a server that is not root never acts as uid 0")
 }
 
 // Such a service has no CAP_KILL, and still ends what it started.
@@ -76,6 +87,24 @@ func TestServeWithoutPrivilege(t *testing.T) {
 	s := serveAsService(t, nil, "id", "-u")
 	s.waitLog("level=WARN", "CAP_SETUID", "AmbientCapabilities=")
 	run(t, "", as(service, guiseProgram(t, "call", s.path))).expect(t, "a call by the server's own user", 0, fmt.Sprintln(service))
-	run(t, "", as(alice, guiseProgram(t, "call", s.path)))
-	s.waitLog("client refused", "uid=61001", "CAP_SETUID and CAP_SETGID")
+	run(t, "", as(alice, guiseProgram(t, "call", s.path))).expect(t, "a call by another user", statusRefused, "")
+	s.waitLog("client not let in", "61001", "CAP_SETUID and CAP_SETGID")
+}
+
+// Whom no server acts as is told so, and does not take it for a command that has nothing to say.
+func TestServeNobody(t *testing.T) {
+	needRoot(t)
+	s := serveOn(t, nil, "id", "-u")
+	run(t, "", as(65534, guiseProgram(t, "call", s.path))).expect(t, "a call by nobody", statusRefused, "")
+	s.waitLog("client not let in", "never worn")
+}
+
+func TestMayRunAs(t *testing.T) {
+	self, err := token.Self()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := mayRunAs(self); err != nil {
+		t.Errorf("a command can't run as the server itself: %v", err)
+	}
 }

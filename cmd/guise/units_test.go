@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -82,6 +83,19 @@ func settings(t *testing.T, path string) map[string]string {
 		}
 	}
 	return found
+}
+
+// One client's processes must not be all that a service may have: a server that can start no thread ends.
+func TestUnitsLeaveRoom(t *testing.T) {
+	dir := installUnits(t)
+	for _, name := range []string{"guise@.service", "guise-service@.service"} {
+		unit := settings(t, filepath.Join(dir, name))
+		all, err := strconv.Atoi(unit["TasksMax"])
+		user, userErr := strconv.Atoi(unit["LimitNPROC"])
+		if err != nil || userErr != nil || user > all/2 {
+			t.Errorf("%s lets one user have %q processes of %q", name, unit["LimitNPROC"], unit["TasksMax"])
+		}
+	}
 }
 
 // The units' command lines are ones that guise understands, and a server with no more than their capabilities serves its clients.
