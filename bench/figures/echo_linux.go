@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"github.com/guise-project/guise"
+	"github.com/guise-project/guise/bench/internal/ratio"
 	"github.com/guise-project/guise/bench/internal/role"
 )
 
@@ -54,9 +55,9 @@ func (k echoKind) name() string {
 // echoing end is: "goroutine" or "process".
 func measureEcho(args []string) error {
 	dir, where := args[0], args[1]
-	var rows []row
+	var rows []ratio.Row
 	for _, network := range []string{"unix", "unixpacket"} {
-		var sides []side
+		var sides []ratio.Side
 		for _, k := range echoKinds(network) {
 			path := filepath.Join(dir, where+"-"+k.name())
 			end, err := startEcho(k, path, where)
@@ -72,8 +73,8 @@ func measureEcho(args []string) error {
 			sides = append(sides, roundTrips(c))
 		}
 		const rounds, n = 500, 200
-		t := alternate(rounds, n, sides...)
-		static, dynamic := float64(information), float64(information)
+		t := ratio.Alternate(rounds, n, sides...)
+		static, dynamic := float64(ratio.Information), float64(ratio.Information)
 		what := "bytes"
 		if network == "unixpacket" {
 			what = "messages (net: unixpacket)"
@@ -85,10 +86,10 @@ func measureEcho(args []string) error {
 			within = "two processes"
 		}
 		rows = append(rows,
-			compare(fmt.Sprintf("%d B echo static : net.UnixConn, %s, %s", echoed, what, within), static, t[1], t[0], "µs"),
-			compare(fmt.Sprintf("%d B echo dynamic : net.UnixConn, %s, %s", echoed, what, within), dynamic, t[2], t[0], "µs"))
+			ratio.Compare(fmt.Sprintf("%d B echo static : net.UnixConn, %s, %s", echoed, what, within), static, t[1], t[0], "µs"),
+			ratio.Compare(fmt.Sprintf("%d B echo dynamic : net.UnixConn, %s, %s", echoed, what, within), dynamic, t[2], t[0], "µs"))
 	}
-	return print(rows)
+	return ratio.Print(rows)
 }
 
 // startEcho listens on path and echoes what the one client sends, here or in a process of its own.
@@ -145,7 +146,7 @@ func echoOne(l net.Listener) {
 	}
 }
 
-func roundTrips(c net.Conn) side {
+func roundTrips(c net.Conn) ratio.Side {
 	buf := make([]byte, echoed)
 	return func(n int) {
 		for range n {

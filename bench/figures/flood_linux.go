@@ -3,6 +3,7 @@ package main
 import (
 	"path/filepath"
 
+	"github.com/guise-project/guise/bench/internal/ratio"
 	"github.com/guise-project/guise/bench/internal/role"
 )
 
@@ -38,22 +39,22 @@ func measureFlood(args []string) error {
 			took[state] = append(took[state], t[0])
 		}
 	}
-	compared := func(what string, target float64, to int) row {
-		unit := quantile(took[to], 0.99)
-		return row{
+	compared := func(what string, target float64, to int) ratio.Row {
+		unit := ratio.Quantile(took[to], 0.99)
+		return ratio.Row{
 			What: what, AtMost: target, Unit: "µs",
-			Median: quantile(took[flooding], 0.99) / unit, Low: quantile(took[flooding], 0.98) / unit, High: quantile(took[flooding], 0.995) / unit,
-			Left: quantile(took[flooding], 0.99), Right: unit,
+			Median: ratio.Quantile(took[flooding], 0.99) / unit, Low: ratio.Quantile(took[flooding], 0.98) / unit, High: ratio.Quantile(took[flooding], 0.995) / unit,
+			Left: ratio.Quantile(took[flooding], 0.99), Right: unit,
 		}
 	}
-	middle := median(took[quiet])
-	return print([]row{
+	middle := ratio.Median(took[quiet])
+	return ratio.Print([]ratio.Row{
 		compared("following while another client floods, p99 : without", 1.5, quiet),
-		compared("the same : beside one as busy that changes nothing", information, spinning),
+		compared("the same : beside one as busy that changes nothing", ratio.Information, spinning),
 		{
-			What: "the same, median : without", AtMost: information, Unit: "µs",
-			Median: median(took[flooding]) / middle, Low: quantile(took[flooding], 0.1) / middle, High: quantile(took[flooding], 0.9) / middle,
-			Left: median(took[flooding]), Right: middle,
+			What: "the same, median : without", AtMost: ratio.Information, Unit: "µs",
+			Median: ratio.Median(took[flooding]) / middle, Low: ratio.Quantile(took[flooding], 0.1) / middle, High: ratio.Quantile(took[flooding], 0.9) / middle,
+			Left: ratio.Median(took[flooding]), Right: middle,
 		},
 	})
 }

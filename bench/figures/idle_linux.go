@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/guise-project/guise"
+	"github.com/guise-project/guise/bench/internal/ratio"
 	"github.com/guise-project/guise/bench/internal/role"
 )
 
@@ -19,28 +20,28 @@ const (
 )
 
 // measureIdle measures what dynamic connections cost whose clients don't change: the CPU time of the server and all clients.
-func measureIdle(dir string) (row, error) {
+func measureIdle(dir string) (ratio.Row, error) {
 	path := filepath.Join(dir, "idle-dynamic")
 	server, err := role.Start(nil, nil, "idle-server", path)
 	if err != nil {
-		return row{}, err
+		return ratio.Row{}, err
 	}
 	defer server.Stop()
 	if _, err := server.Line(); err != nil {
-		return row{}, err
+		return ratio.Row{}, err
 	}
 	processes := []*role.Process{server}
 	for range dynamicClients {
 		p, err := role.Start(nil, nil, "idle-client", path, strconv.Itoa(dynamicConnections/dynamicClients))
 		if err != nil {
-			return row{}, err
+			return ratio.Row{}, err
 		}
 		defer p.Stop()
 		processes = append(processes, p)
 	}
 	for _, p := range processes {
 		if _, err := p.Line(); err != nil {
-			return row{}, err
+			return ratio.Row{}, err
 		}
 	}
 	spent := func() (total time.Duration, err error) {
@@ -56,15 +57,15 @@ func measureIdle(dir string) (row, error) {
 	time.Sleep(2 * time.Second) // what belongs to the opening
 	before, err := spent()
 	if err != nil {
-		return row{}, err
+		return ratio.Row{}, err
 	}
 	time.Sleep(idleFor)
 	after, err := spent()
 	if err != nil {
-		return row{}, err
+		return ratio.Row{}, err
 	}
 	share := 100 * float64(after-before) / float64(idleFor)
-	return row{
+	return ratio.Row{
 		What:   fmt.Sprintf("%d dynamic connections, nobody changing: %% of one CPU, server and clients", dynamicConnections),
 		AtMost: 0.1, Median: share,
 	}, nil

@@ -7,6 +7,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/guise-project/guise/bench/internal/ratio"
 )
 
 // measureFollowing measures how long a busy thread takes to have its client's new ids. It runs on two CPUs.
@@ -17,7 +19,7 @@ func measureFollowing(args []string) error {
 		return err
 	}
 	defer w.end()
-	var rows []row
+	var rows []ratio.Row
 	for _, m := range []struct {
 		what       string
 		how        string
@@ -28,10 +30,10 @@ func measureFollowing(args []string) error {
 		difference bool
 	}{
 		{"A's setresuid -> B's busy thread, a raw call", byThread, 1, nil, 5, 20, false},
-		{"the same, all threads' call (Go stops them all first)", byProcess, 1, nil, information, information, false},
-		{"B's scope changes -> C's busy thread", byThread, 2, []int{0}, 3.5, information, true},
-		{"A's setresuid -> C's busy thread", byThread, 2, nil, information, information, false},
-		{"A's setresuid -> D's busy thread", byThread, 3, nil, information, information, false},
+		{"the same, all threads' call (Go stops them all first)", byProcess, 1, nil, ratio.Information, ratio.Information, false},
+		{"B's scope changes -> C's busy thread", byThread, 2, []int{0}, 3.5, ratio.Information, true},
+		{"A's setresuid -> C's busy thread", byThread, 2, nil, ratio.Information, ratio.Information, false},
+		{"A's setresuid -> D's busy thread", byThread, 3, nil, ratio.Information, ratio.Information, false},
 	} {
 		found, err := measureChain(filepath.Join(dir, fmt.Sprint(len(rows))), w, m.how, m.hops, m.watched, m.difference)
 		if err != nil {
@@ -39,7 +41,7 @@ func measureFollowing(args []string) error {
 		}
 		rows = append(rows, inWakeups(m.what, m.target, m.p99, found.took, found.wakeups)...)
 	}
-	return print(rows)
+	return ratio.Print(rows)
 }
 
 type found struct{ took, wakeups []float64 }
@@ -55,13 +57,13 @@ func measureChain(dir string, w *wakeups, how string, hops int, watched []int, d
 	}
 	defer c.stop()
 	var f found
-	for round := range followRounds + warmUp {
+	for round := range followRounds + ratio.WarmUp {
 		took, err := c.change()
 		if err != nil {
 			return found{}, err
 		}
 		wakeup := w.wake()
-		if round < warmUp {
+		if round < ratio.WarmUp {
 			continue
 		}
 		t := took[len(took)-1]
@@ -75,8 +77,8 @@ func measureChain(dir string, w *wakeups, how string, hops int, watched []int, d
 }
 
 // inWakeups returns a row for the median and one for the 99th percentile, both in median wake-ups.
-func inWakeups(what string, target, p99Target float64, took, wakeups []float64) []row {
-	unit := median(wakeups)
+func inWakeups(what string, target, p99Target float64, took, wakeups []float64) []ratio.Row {
+	unit := ratio.Median(wakeups)
 	in := func(values []float64) []float64 {
 		scaled := make([]float64, len(values))
 		for i, v := range values {
@@ -85,14 +87,14 @@ func inWakeups(what string, target, p99Target float64, took, wakeups []float64) 
 		return scaled
 	}
 	scaled := in(took)
-	rows := []row{{
+	rows := []ratio.Row{{
 		What: what + " : a futex wake-up", AtMost: target, Unit: "µs",
-		Median: median(scaled), Low: quantile(scaled, 0.1), High: quantile(scaled, 0.9), Left: median(took), Right: unit,
+		Median: ratio.Median(scaled), Low: ratio.Quantile(scaled, 0.1), High: ratio.Quantile(scaled, 0.9), Left: ratio.Median(took), Right: unit,
 	}}
-	if p99Target != information {
-		rows = append(rows, row{
+	if p99Target != ratio.Information {
+		rows = append(rows, ratio.Row{
 			What: what + ", p99 : a futex wake-up", AtMost: p99Target, Unit: "µs",
-			Median: quantile(scaled, 0.99), Low: quantile(scaled, 0.98), High: quantile(scaled, 0.995), Left: quantile(took, 0.99), Right: unit,
+			Median: ratio.Quantile(scaled, 0.99), Low: ratio.Quantile(scaled, 0.98), High: ratio.Quantile(scaled, 0.995), Left: ratio.Quantile(took, 0.99), Right: unit,
 		})
 	}
 	return rows

@@ -12,6 +12,7 @@ import (
 	"github.com/cloudsoda/go-smb2"
 
 	"github.com/guise-project/guise"
+	"github.com/guise-project/guise/bench/internal/ratio"
 	"github.com/guise-project/guise/smb"
 )
 
@@ -108,7 +109,7 @@ func oneCarried(c io.ReadWriter, buf []byte) error {
 }
 
 // carriedTrips is a side of round trips through smbd.
-func carriedTrips(c io.ReadWriter) side {
+func carriedTrips(c io.ReadWriter) ratio.Side {
 	buf := make([]byte, carried)
 	return func(n int) {
 		for range n {

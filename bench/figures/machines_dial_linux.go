@@ -13,6 +13,7 @@ import (
 	"github.com/jcmturner/gokrb5/v8/config"
 	"github.com/jcmturner/gokrb5/v8/credentials"
 
+	"github.com/guise-project/guise/bench/internal/ratio"
 	"github.com/guise-project/guise/smb"
 )
 
@@ -25,7 +26,7 @@ const (
 )
 
 // dial states how long opening a pipe with Kerberos takes, and with what.
-func (s *site) dial() ([]row, error) {
+func (s *site) dial() ([]ratio.Row, error) {
 	some, err := s.login()
 	if err != nil {
 		return nil, err
@@ -39,7 +40,7 @@ func (s *site) dial() ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	var rows, shaken []row
+	var rows, shaken []ratio.Row
 	if err := results(p, &rows); err != nil {
 		return nil, err
 	}
@@ -91,7 +92,7 @@ func measureMachinesDial(args []string) error {
 		end()
 	}
 	times := make([][][]float64, len(kinds)) // by kind, step and round
-	for round := range dialRounds + warmUp {
+	for round := range dialRounds + ratio.WarmUp {
 		for k := range kinds {
 			i := k
 			if round%2 == 1 {
@@ -103,7 +104,7 @@ func measureMachinesDial(args []string) error {
 			}
 			end()
 			time.Sleep(afterDial)
-			if round < warmUp {
+			if round < ratio.WarmUp {
 				continue
 			}
 			if times[i] == nil {
@@ -116,16 +117,16 @@ func measureMachinesDial(args []string) error {
 	}
 	dialled, toBare, fresh, guiseSteps, bareSteps := times[0][0], times[1][0], times[2][0], times[3], times[4]
 	sambas := add(add(bareSteps[0], bareSteps[1]), bareSteps[2])
-	return print([]row{
-		state("smb.Dial of a guise pipe with Kerberos, the ticket in the cache", dialled, "ms"),
-		state("the same, the ticket from the KDC", fresh, "ms"),
-		state("of it: the KDC's answer, and asking", subtract(fresh, dialled), "ms"),
-		state("of it, go-smb2 alone: TCP, negotiation, logon", bareSteps[0], "ms"),
-		state("of it, go-smb2 alone: tree", bareSteps[1], "ms"),
-		state("of it, go-smb2 alone: opening a bare daemon's pipe", bareSteps[2], "ms"),
-		state("of it, guise's client: smb.Dial without go-smb2 alone, to a bare daemon", subtract(toBare, sambas), "ms"),
-		state("of it, guise's server: opening its pipe without a bare daemon's", subtract(guiseSteps[2], bareSteps[2]), "ms"),
-		compare("smb.Dial of a guise pipe : go-smb2 alone of a bare daemon's, ticket at hand", information, dialled, sambas, "ms"),
+	return ratio.Print([]ratio.Row{
+		ratio.State("smb.Dial of a guise pipe with Kerberos, the ticket in the cache", dialled, "ms"),
+		ratio.State("the same, the ticket from the KDC", fresh, "ms"),
+		ratio.State("of it: the KDC's answer, and asking", ratio.Subtract(fresh, dialled), "ms"),
+		ratio.State("of it, go-smb2 alone: TCP, negotiation, logon", bareSteps[0], "ms"),
+		ratio.State("of it, go-smb2 alone: tree", bareSteps[1], "ms"),
+		ratio.State("of it, go-smb2 alone: opening a bare daemon's pipe", bareSteps[2], "ms"),
+		ratio.State("of it, guise's client: smb.Dial without go-smb2 alone, to a bare daemon", ratio.Subtract(toBare, sambas), "ms"),
+		ratio.State("of it, guise's server: opening its pipe without a bare daemon's", ratio.Subtract(guiseSteps[2], bareSteps[2]), "ms"),
+		ratio.Compare("smb.Dial of a guise pipe : go-smb2 alone of a bare daemon's, ticket at hand", ratio.Information, dialled, sambas, "ms"),
 	})
 }
 

@@ -1,6 +1,10 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/guise-project/guise/bench/internal/ratio"
+)
 
 const (
 	// One session of smbd's may be a little faster than another: so there are some.
@@ -10,10 +14,10 @@ const (
 )
 
 // echo compares round trips to a guise server with those to a bare daemon.
-func (s *site) echo() ([]row, error) {
-	var rows []row
+func (s *site) echo() ([]ratio.Row, error) {
+	var rows []ratio.Row
 	for _, mode := range carriedModes {
-		var found []row
+		var found []ratio.Row
 		p, err := s.start(s.client, "machines-echo", s.server.Host, mode)
 		if err != nil {
 			return nil, err
@@ -44,10 +48,10 @@ func measureMachinesEcho(args []string) error {
 		}
 	}
 	what := fmt.Sprintf("%d B echo through smbd, %s, ", carried, mode)
-	return print([]row{
-		compare(what+"guise : a bare daemon", 1.05, times[0][0], times[0][1], "µs"),
-		compare(what+"the same, opened by smb.Dial", information, times[1][0], times[1][1], "µs"),
-		compare(what+"opened by smb.Dial : by go-smb2 alone", information, times[2][0], times[2][1], "µs"),
+	return ratio.Print([]ratio.Row{
+		ratio.Compare(what+"guise : a bare daemon", 1.05, times[0][0], times[0][1], "µs"),
+		ratio.Compare(what+"the same, opened by smb.Dial", ratio.Information, times[1][0], times[1][1], "µs"),
+		ratio.Compare(what+"opened by smb.Dial : by go-smb2 alone", ratio.Information, times[2][0], times[2][1], "µs"),
 	})
 }
 
@@ -62,7 +66,7 @@ func echoInSession(host, mode string) ([][][]float64, error) {
 	if err := session.mount(host); err != nil {
 		return nil, err
 	}
-	var plain, dialled []side
+	var plain, dialled []ratio.Side
 	for _, kind := range []string{withGuise, bare} {
 		f, err := session.open(kind + "-" + mode)
 		if err != nil {
@@ -77,8 +81,8 @@ func echoInSession(host, mode string) ([][][]float64, error) {
 		dialled = append(dialled, carriedTrips(c))
 	}
 	return [][][]float64{
-		alternate(carriedRounds, carriedEach, plain...),
-		alternate(carriedRounds, carriedEach, dialled...),
-		alternate(carriedRounds, carriedEach, dialled[1], plain[1]),
+		ratio.Alternate(carriedRounds, carriedEach, plain...),
+		ratio.Alternate(carriedRounds, carriedEach, dialled...),
+		ratio.Alternate(carriedRounds, carriedEach, dialled[1], plain[1]),
 	}, nil
 }

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/guise-project/guise/bench/internal/ratio"
 )
 
 const (
@@ -43,9 +45,9 @@ func measureHandshake(args []string) error {
 	if err != nil {
 		return err
 	}
-	rows := []row{compare("from smbd's connect to the answer, guise : a bare daemon", information, took[0], took[1], "µs")}
+	rows := []ratio.Row{ratio.Compare("from smbd's connect to the answer, guise : a bare daemon", ratio.Information, took[0], took[1], "µs")}
 	for _, mode := range carriedModes {
-		var sides []side
+		var sides []ratio.Side
 		for _, kind := range []string{withGuise, bare} {
 			c, err := shakenBy(at(kind, mode), request)
 			if err != nil {
@@ -54,10 +56,10 @@ func measureHandshake(args []string) error {
 			defer c.Close()
 			sides = append(sides, framedTrips(c, mode))
 		}
-		t := alternate(directRounds, directEach, sides...)
-		rows = append(rows, compare(fmt.Sprintf("%d B echo on smbd's socket, without smbd, %s, guise : a bare daemon", carried, mode), information, t[0], t[1], "µs"))
+		t := ratio.Alternate(directRounds, directEach, sides...)
+		rows = append(rows, ratio.Compare(fmt.Sprintf("%d B echo on smbd's socket, without smbd, %s, guise : a bare daemon", carried, mode), ratio.Information, t[0], t[1], "µs"))
 	}
-	return print(rows)
+	return ratio.Print(rows)
 }
 
 // shakenBy connects to a daemon as smbd does.
@@ -80,7 +82,7 @@ func shakenBy(path string, request []byte) (net.Conn, error) {
 // shakeInTurn returns how long each daemon takes, round by round. What ending a connection takes is not in it.
 func shakeInTurn(request []byte, paths ...string) ([][]float64, error) {
 	took := make([][]float64, len(paths))
-	for round := range handshakes + warmUp {
+	for round := range handshakes + ratio.WarmUp {
 		for k := range paths {
 			i := k
 			if round%2 == 1 {
@@ -91,7 +93,7 @@ func shakeInTurn(request []byte, paths ...string) ([][]float64, error) {
 			if err != nil {
 				return nil, err
 			}
-			if round >= warmUp {
+			if round >= ratio.WarmUp {
 				took[i] = append(took[i], 1e3*milliseconds(begun))
 			}
 			c.Close()
@@ -102,7 +104,7 @@ func shakeInTurn(request []byte, paths ...string) ([][]float64, error) {
 }
 
 // framedTrips is a side of round trips as smbd makes them.
-func framedTrips(c net.Conn, mode string) side {
+func framedTrips(c net.Conn, mode string) ratio.Side {
 	var frame []byte
 	if mode == inMessages {
 		frame = binary.LittleEndian.AppendUint16(frame, carried)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 
+	"github.com/guise-project/guise/bench/internal/ratio"
 	"github.com/guise-project/guise/bench/internal/role"
 	"github.com/guise-project/guise/internal/machines"
 )
@@ -18,16 +19,16 @@ func showMachines() error {
 		fmt.Printf("\nBetween machines: not measured: %v\n", err)
 		return nil
 	}
-	cpu, err := pin()
+	cpu, err := ratio.Pin()
 	if err != nil {
 		return err
 	}
 	fmt.Printf("\nBetween two machines through smbd, everything on CPU %d\n\n", cpu)
-	var rows []row
+	var rows []ratio.Row
 	if err := measure(&rows, nil, "machines"); err != nil {
 		return err
 	}
-	printTable(os.Stdout, rows)
+	ratio.PrintTable(os.Stdout, rows)
 	return nil
 }
 
@@ -58,15 +59,15 @@ func measureMachines([]string) (err error) {
 		return err
 	}
 	defer end()
-	var rows []row
-	for _, part := range []func() ([]row, error){s.echo, s.dial, s.memory} {
+	var rows []ratio.Row
+	for _, part := range []func() ([]ratio.Row, error){s.echo, s.dial, s.memory} {
 		found, err := part()
 		if err != nil {
 			return err
 		}
 		rows = append(rows, found...)
 	}
-	return print(rows)
+	return ratio.Print(rows)
 }
 
 // start starts this program in a role on a machine: as root where the servers are, as the user where the clients are.
@@ -94,7 +95,7 @@ func (s *site) startListening(name string, args ...string) (*role.Process, error
 }
 
 // results waits for what a measuring process found, and for its end.
-func results(p *role.Process, rows *[]row) error {
+func results(p *role.Process, rows *[]ratio.Row) error {
 	line, err := p.Line()
 	if stopErr := p.Stop(); err == nil {
 		err = stopErr

@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strconv"
 
+	"github.com/guise-project/guise/bench/internal/ratio"
 	"github.com/guise-project/guise/bench/internal/role"
 )
 
@@ -19,8 +20,8 @@ const (
 
 // memory states what a connection that has been used once costs the server's process and the client's: with guise on both sides, and
 // on neither.
-func (s *site) memory() ([]row, error) {
-	var rows []row
+func (s *site) memory() ([]ratio.Row, error) {
+	var rows []ratio.Row
 	for _, mode := range carriedModes {
 		var server, client [2][]float64 // ours, neither
 		for range heldRounds {
@@ -35,8 +36,8 @@ func (s *site) memory() ([]row, error) {
 		}
 		per := fmt.Sprintf("resident memory per connection of %d through smbd, %s, ", heldConnections, mode)
 		rows = append(rows,
-			compare(per+"server: guise : a bare daemon", information, server[0], server[1], "KiB"),
-			compare(per+"client: smb.Dial : go-smb2 alone", information, client[0], client[1], "KiB"))
+			ratio.Compare(per+"server: guise : a bare daemon", ratio.Information, server[0], server[1], "KiB"),
+			ratio.Compare(per+"client: smb.Dial : go-smb2 alone", ratio.Information, client[0], client[1], "KiB"))
 	}
 	return rows, nil
 }

@@ -12,12 +12,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/guise-project/guise"
+	"github.com/guise-project/guise/bench/internal/ratio"
 	"github.com/guise-project/guise/bench/internal/role"
 )
 
@@ -37,6 +38,9 @@ func main() {
 		"unheard":       measureUnheard,
 		"idle-server":   idleServer,
 		"idle-client":   idleClient,
+
+		"crowd-server": serveCrowd,
+		"crowd-client": askInCrowd,
 
 		"machines":               measureMachines,
 		"machines-daemon":        serveMachines,
@@ -68,21 +72,29 @@ func run() error {
 	if err := os.Chmod(dir, 0o711); err != nil {
 		return err
 	}
-	var kernel unix.Utsname
-	if err := unix.Uname(&kernel); err != nil {
-		return err
-	}
-	fmt.Printf("guise figures: Linux %s, %s, %d CPUs\n", unix.ByteSliceToString(kernel.Release[:]), runtime.Version(), runtime.NumCPU())
+	fmt.Println("guise's figures:", ratio.Machine())
 	if wanted("following") {
 		fmt.Print("\nFollowing inside a scope, on two CPUs\n\n")
 		rows, err := measureAllFollowing(dir)
 		if err != nil {
 			return err
 		}
-		printTable(os.Stdout, rows)
+		ratio.PrintTable(os.Stdout, rows)
+	}
+	if wanted("crowd") {
+		fmt.Print("\nMany clients, on all CPUs\n\n")
+		var rows []ratio.Row
+		for _, tracking := range []guise.Tracking{guise.Static, guise.Dynamic} {
+			found, err := measureCrowd(dir, tracking)
+			if err != nil {
+				return err
+			}
+			rows = append(rows, found...)
+		}
+		ratio.PrintTable(os.Stdout, rows)
 	}
 	if wanted("switching") {
-		cpu, err := pin()
+		cpu, err := ratio.Pin()
 		if err != nil {
 			return err
 		}
@@ -91,7 +103,7 @@ func run() error {
 		if err != nil {
 			return err
 		}
-		printTable(os.Stdout, rows)
+		ratio.PrintTable(os.Stdout, rows)
 	}
 	if wanted("machines") {
 		if err := showMachines(); err != nil {
@@ -106,14 +118,14 @@ func run() error {
 func wanted(part string) bool { return len(os.Args) < 2 || slices.Contains(os.Args[1:], part) }
 
 // measureAllFollowing comes before anything is confined to one CPU.
-func measureAllFollowing(dir string) ([]row, error) {
-	var rows []row
+func measureAllFollowing(dir string) ([]ratio.Row, error) {
+	var rows []ratio.Row
 	for _, name := range []string{"following", "flood", "unheard"} {
 		roleDir := filepath.Join(dir, name)
 		if err := os.Mkdir(roleDir, 0o711); err != nil {
 			return nil, err
 		}
-		var found []row
+		var found []ratio.Row
 		if err := measureOn(&found, nil, nil, name, roleDir); err != nil {
 			return nil, err
 		}
@@ -135,25 +147,8 @@ What has only a unit beside it was not divided by anything: median and 10th to 9
 timed in the same rounds as what they add to the raw calls, and taken off.
 `
 
-// pin confines this thread, and so every process that it starts, to the last CPU that it may use. The thread stays locked.
-func pin() (cpu int, err error) {
-	runtime.LockOSThread()
-	var set unix.CPUSet
-	if err := unix.SchedGetaffinity(0, &set); err != nil {
-		return 0, err
-	}
-	for i := range len(set) * 64 {
-		if set.IsSet(i) {
-			cpu = i
-		}
-	}
-	set.Zero()
-	set.Set(cpu)
-	return cpu, unix.SchedSetaffinity(0, &set)
-}
-
-func measureAll(dir string) ([]row, error) {
-	var rows []row
+func measureAll(dir string) ([]ratio.Row, error) {
+	var rows []ratio.Row
 	for _, server := range []struct {
 		dir  string
 		uid  int
@@ -169,14 +164,14 @@ func measureAll(dir string) ([]row, error) {
 		if err := os.Chown(serverDir, server.uid, server.uid); err != nil {
 			return nil, err
 		}
-		var switches []row
+		var switches []ratio.Row
 		if err := measure(&switches, server.attr, "switching", serverDir); err != nil {
 			return nil, err
 		}
 		rows = append(rows, switches...)
 	}
 	for _, where := range []string{"goroutine", "process"} {
-		var echoes []row
+		var echoes []ratio.Row
 		if err := measure(&echoes, nil, "echo", dir, where); err != nil {
 			return nil, err
 		}

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/guise-project/guise"
+	"github.com/guise-project/guise/bench/internal/ratio"
 	"github.com/guise-project/guise/bench/internal/role"
 )
 
@@ -26,7 +27,7 @@ const (
 )
 
 // measureMemory compares what an accepted connection costs a server, in fresh processes.
-func measureMemory(dir string) (row, error) {
+func measureMemory(dir string) (ratio.Row, error) {
 	sides := map[string][]float64{}
 	for round := range memoryRounds {
 		kinds := []string{"guise", "net"}
@@ -36,12 +37,12 @@ func measureMemory(dir string) (row, error) {
 		for _, kind := range kinds {
 			bytes, err := memoryOf(kind, filepath.Join(dir, fmt.Sprintf("%s%d", kind, round)))
 			if err != nil {
-				return row{}, err
+				return ratio.Row{}, err
 			}
 			sides[kind] = append(sides[kind], bytes)
 		}
 	}
-	return compare("resident memory per idle accepted connection : net.UnixConn", 1.25, sides["guise"], sides["net"], "bytes"), nil
+	return ratio.Compare("resident memory per idle accepted connection : net.UnixConn", 1.25, sides["guise"], sides["net"], "bytes"), nil
 }
 
 // memoryOf returns the resident bytes of one server per connection.
@@ -141,7 +142,11 @@ func residentBytes() (int64, error) {
 		runtime.GC()
 		debug.FreeOSMemory()
 	}
-	f, err := os.Open("/proc/self/smaps_rollup")
+	return residentBytesOf(os.Getpid())
+}
+
+func residentBytesOf(pid int) (int64, error) {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
 	if err != nil {
 		return 0, err
 	}

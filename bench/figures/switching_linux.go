@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 
 	"github.com/guise-project/guise"
+	"github.com/guise-project/guise/bench/internal/ratio"
 	"github.com/guise-project/guise/bench/internal/role"
 )
 
@@ -45,21 +46,21 @@ func measureSwitching(args []string) error {
 		return err
 	}
 	const rounds, n = 600, 100
-	t := alternate(rounds, n, runAs(static), raw.side, raw.withCheck, runAs(dynamic))
+	t := ratio.Alternate(rounds, n, runAs(static), raw.side, raw.withCheck, runAs(dynamic))
 	library, calls, checked, followed := t[0], t[1], t[2], t[3]
-	check := subtract(checked, calls)
-	rows := []row{
-		compare("RunAsClient : raw calls, "+who+", without the scheduling check", 1.20, subtract(library, check), calls, "µs"),
-		compare("RunAsClient : raw calls, "+who+", with the scheduling check", information, library, calls, "µs"),
-		compare("RunAsClient : raw calls and the scheduling check, "+who, information, library, checked, "µs"),
-		compare("RunAsClient dynamic : static, "+who, 1.15, followed, library, "µs"),
+	check := ratio.Subtract(checked, calls)
+	rows := []ratio.Row{
+		ratio.Compare("RunAsClient : raw calls, "+who+", without the scheduling check", 1.20, ratio.Subtract(library, check), calls, "µs"),
+		ratio.Compare("RunAsClient : raw calls, "+who+", with the scheduling check", ratio.Information, library, calls, "µs"),
+		ratio.Compare("RunAsClient : raw calls and the scheduling check, "+who, ratio.Information, library, checked, "µs"),
+		ratio.Compare("RunAsClient dynamic : static, "+who, 1.15, followed, library, "µs"),
 		{What: "allocations per RunAsClient, " + who, AtMost: 0, Median: max(allocations(runAs(static)), allocations(runAs(dynamic)))},
 	}
-	return print(rows)
+	return ratio.Print(rows)
 }
 
 // runAs is the library's side.
-func runAs(c *guise.Conn) side {
+func runAs(c *guise.Conn) ratio.Side {
 	nothing := func(*guise.Scope) error { return nil }
 	return func(n int) {
 		for range n {
@@ -72,7 +73,7 @@ func runAs(c *guise.Conn) side {
 }
 
 // allocations returns how many objects one piece of work allocates.
-func allocations(s side) float64 {
+func allocations(s ratio.Side) float64 {
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	const n = 10_000
 	s(n) // what is made once

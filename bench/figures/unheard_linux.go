@@ -1,5 +1,7 @@
 package main
 
+import "github.com/guise-project/guise/bench/internal/ratio"
+
 const unheardRounds = 200
 
 // measureUnheard measures how long following takes where the client has no process connector: in a network namespace of its own.
@@ -17,8 +19,8 @@ func measureUnheard(args []string) error {
 		}
 		took = append(took, t[0]/1e3)
 	}
-	return print([]row{
-		{What: "without the process connector, milliseconds, p99", AtMost: 20, Median: quantile(took, 0.99)},
-		{What: "without the process connector, milliseconds, median", AtMost: information, Median: median(took)},
+	return ratio.Print([]ratio.Row{
+		{What: "without the process connector, milliseconds, p99", AtMost: 20, Median: ratio.Quantile(took, 0.99)},
+		{What: "without the process connector, milliseconds, median", AtMost: ratio.Information, Median: ratio.Median(took)},
 	})
 }

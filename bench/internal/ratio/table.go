@@ -1,4 +1,4 @@
-package main
+package ratio
 
 import (
 	"encoding/json"
@@ -8,10 +8,10 @@ import (
 	"text/tabwriter"
 )
 
-// row is one figure.
-type row struct {
+// Row is one figure.
+type Row struct {
 	What   string
-	AtMost float64 // or information
+	AtMost float64 // or Information
 	// The ratio, over the rounds.
 	Median, Low, High float64
 	// What was divided, each side's median, and in what. Without a unit the row is a count, without sides something that is stated in
@@ -20,37 +20,38 @@ type row struct {
 	Unit        string
 }
 
-// compare makes a row of what each round gave for the two sides.
-func compare(what string, atMost float64, left, right []float64, unit string) row {
-	ratios := divide(left, right)
-	return row{
+// Compare makes a row of what each round gave for the two sides.
+func Compare(what string, atMost float64, left, right []float64, unit string) Row {
+	ratios := Divide(left, right)
+	return Row{
 		What: what, AtMost: atMost,
-		Median: median(ratios), Low: quantile(ratios, 0.1), High: quantile(ratios, 0.9),
-		Left: median(left), Right: median(right), Unit: unit,
+		Median: Median(ratios), Low: Quantile(ratios, 0.1), High: Quantile(ratios, 0.9),
+		Left: Median(left), Right: Median(right), Unit: unit,
 	}
 }
 
-// state makes a row of values that are not compared with any.
-func state(what string, values []float64, unit string) row {
-	return row{What: what, AtMost: information, Median: median(values), Low: quantile(values, 0.1), High: quantile(values, 0.9), Unit: unit}
+// State makes a row of values that are not compared with any.
+func State(what string, values []float64, unit string) Row {
+	return Row{What: what, AtMost: Information, Median: Median(values), Low: Quantile(values, 0.1), High: Quantile(values, 0.9), Unit: unit}
 }
 
-// information marks a row that has no target.
-const information = -1
+// Information marks a row that has no target.
+const Information = -1
 
-func printTable(w io.Writer, rows []row) {
+// PrintTable prints rows for people.
+func PrintTable(w io.Writer, rows []Row) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "FIGURE\tMEDIAN\tP10–P90\tAT MOST\tREACHED\tSIDES")
 	for _, r := range rows {
 		target, reached := "–", "–"
-		if r.AtMost != information {
+		if r.AtMost != Information {
 			target, reached = fmt.Sprintf("%.2f", r.AtMost), "yes"
 			if r.Median > r.AtMost {
 				reached = "NO"
 			}
 		}
 		if r.Unit == "" {
-			if r.AtMost != information {
+			if r.AtMost != Information {
 				target = fmt.Sprintf("%.3g", r.AtMost)
 			}
 			fmt.Fprintf(t, "%s\t%.3g\t–\t%s\t%s\t\n", r.What, r.Median, target, reached)
@@ -65,5 +66,5 @@ func printTable(w io.Writer, rows []row) {
 	t.Flush()
 }
 
-// print hands rows to the process that started this one.
-func print(rows []row) error { return json.NewEncoder(os.Stdout).Encode(rows) }
+// Print hands rows to the process that started this one.
+func Print(rows []Row) error { return json.NewEncoder(os.Stdout).Encode(rows) }
