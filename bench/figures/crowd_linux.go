@@ -163,40 +163,10 @@ func serveCrowd(args []string) error {
 		return err
 	}
 	defer l.Close()
-	go func() {
-		for {
-			c, err := l.AcceptPipe()
-			if err != nil {
-				return
-			}
-			go answerAsClient(c)
-		}
-	}()
+	go role.ServeFiles(l)
 	fmt.Println("listening")
 	role.AwaitEnd()
 	return nil
-}
-
-func answerAsClient(c *guise.Conn) {
-	defer c.Close()
-	name := make([]byte, 512)
-	for {
-		n, err := c.Read(name)
-		if err != nil {
-			return
-		}
-		var b []byte
-		err = c.RunAsClient(func(*guise.Scope) error {
-			b, err = os.ReadFile(string(name[:n]))
-			return err
-		})
-		if err != nil {
-			return
-		}
-		if _, err := c.Write(b); err != nil {
-			return
-		}
-	}
 }
 
 // askInCrowd is the role of a process with one user's clients.

@@ -9,6 +9,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/guise-project/guise/bench/internal/role"
 )
 
 // byHand is what Go programs do today: they ask the socket who is there, lock the thread and give it the client's groups and file system
@@ -51,7 +53,7 @@ func answerByHand(c *net.UnixConn) {
 	if err != nil {
 		return
 	}
-	name := make([]byte, longestName)
+	name := make([]byte, role.LongestName)
 	for {
 		n, err := c.Read(name)
 		if err != nil {

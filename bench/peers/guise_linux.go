@@ -2,10 +2,10 @@ package main
 
 import (
 	"io"
-	"os"
 	"path/filepath"
 
 	"github.com/guise-project/guise"
+	"github.com/guise-project/guise/bench/internal/role"
 )
 
 // withGuise is the way's name.
@@ -21,15 +21,7 @@ func guiseWith(tracking guise.Tracking) protocol {
 				return err
 			}
 			defer l.Close()
-			go func() {
-				for {
-					c, err := l.AcceptPipe()
-					if err != nil {
-						return
-					}
-					go answerAsClient(c)
-				}
-			}()
+			go role.ServeFiles(l)
 			ready()
 			until()
 			return nil
@@ -43,31 +35,6 @@ func guiseWith(tracking guise.Tracking) protocol {
 		},
 	}
 }
-
-func answerAsClient(c *guise.Conn) {
-	defer c.Close()
-	name := make([]byte, longestName)
-	for {
-		n, err := c.Read(name)
-		if err != nil {
-			return
-		}
-		var b []byte
-		err = c.RunAsClient(func(*guise.Scope) error {
-			b, err = os.ReadFile(string(name[:n]))
-			return err
-		})
-		if err != nil {
-			return
-		}
-		if _, err := c.Write(b); err != nil {
-			return
-		}
-	}
-}
-
-// longestName is how long the name of a file is at most. One is written at once and so read at once.
-const longestName = 4096
 
 // stream is a connection that carries names one way and what is in the files the other.
 type stream struct{ io.ReadWriteCloser }
