@@ -34,6 +34,7 @@ type clientEnd struct {
 	voices   []*voice   // that have spoken on this connection, and may change
 	process  *voice     // that of the process among them
 	now      announce.Look
+	looked   bool // at the process for the last time: what somebody saw before is older
 	closed   bool
 
 	said said
@@ -65,6 +66,12 @@ func (s *said) get() (tracking Tracking, refusal error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.tracking, s.refusal
+}
+
+// enough reports whether it is known what tracking is in force, or that there is none.
+func (s *said) enough() bool {
+	tracking, refusal := s.get()
+	return tracking != TrackingUnstated || refusal != nil
 }
 
 // told is what the server was told of a context.
@@ -280,8 +287,8 @@ func (e *clientEnd) decide(w *thread.Worn) error {
 // client stated none. It returns the server's refusal if there is one.
 func (e *clientEnd) settle(wait bool) error {
 	err := e.listen()
-	if tracking, refusal := e.said.get(); wait && err == nil && e.tracking == TrackingUnstated && tracking == TrackingUnstated && refusal == nil {
-		err = e.channel.WaitAnswer(e.said.take)
+	if wait && err == nil && e.tracking == TrackingUnstated && !e.said.enough() {
+		err = e.channel.WaitAnswer(e.said.take, e.said.enough)
 	}
 	tracking, refusal := e.said.get()
 	if tracking != TrackingUnstated {
@@ -348,12 +355,14 @@ func (e *clientEnd) close() {
 
 // lastLook announces what the process has become since somebody looked.
 func (e *clientEnd) lastLook() {
-	if e.plain.Load() || !e.mu.TryLock() {
+	if e.plain.Load() || !ownProcess.between(e) {
 		return
 	}
 	tid := int32(0)
-	if e.process != nil && !e.process.isStill(&e.now) {
-		tid = e.process.tid
+	if e.process != nil {
+		if e.looked = e.process.isStill(&e.now); !e.looked {
+			tid = e.process.tid
+		}
 	}
 	e.mu.Unlock()
 	if tid != 0 {

@@ -21,6 +21,9 @@ type processWatch struct {
 	heard    map[int32]struct{} // threads that the listener hears of; nil if it does of all
 	timer    *time.Timer        // of the next check; nil while there are no speakers
 	spoken   uint64             // the last number for speaker.spoke
+	ends     int                // that somebody speaks for
+	paused   bool               // the listener hears nothing, because there are none
+	turns    int                // how often that has changed
 
 	// looking: from a look at a thread to the announcing of what it showed. What was seen first must not be told last.
 	looking sync.Mutex
@@ -48,21 +51,21 @@ var eventsLimit = readiness.Limit{Times: 16, Interval: 2 * time.Millisecond}
 // followProcess has an end told of changes of the calling thread, which is tid, and of no other. What changed before that, and after the
 // look that was announced, is announced soon. e.mu is held, and e.now not in use.
 func followProcess(e *clientEnd, old, tid int32) {
-	if !ownProcess.follow(e, old, tid) {
-		return
-	}
-	if e.now.Take() != nil || !e.now.Equal(&e.placed.look) {
+	if ownProcess.follow(e, old, tid) && e.changedSince() {
 		later(e, tid)
 	}
 }
 
-// follow reports whether a change of the thread's might have been missed before.
+// changedSince reports whether the calling thread is another than was announced last, or may be.
+func (e *clientEnd) changedSince() bool {
+	return e.now.Take() != nil || !e.now.Equal(&e.placed.look)
+}
+
+// follow reports whether the end might have missed a change of the thread's: nobody heard of it, or it was told to the thread's other ends
+// alone.
 func (p *processWatch) follow(e *clientEnd, old, tid int32) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if old != tid {
-		p.remove(e, old)
-	}
 	if p.threads == nil {
 		p.threads = make(map[int32]*speaker)
 	}
@@ -72,15 +75,22 @@ func (p *processWatch) follow(e *clientEnd, old, tid int32) bool {
 		s.open(tid)
 		p.threads[tid] = s
 	}
-	unheard := len(s.ends) == 0
-	s.ends[e] = struct{}{}
+	_, known := s.ends[e]
+	if !known {
+		s.ends[e] = struct{}{}
+		p.ends++
+	}
+	if old != tid {
+		p.remove(e, old)
+	}
 	s.seen = nil
 	p.spoken++
 	s.spoke = p.spoken
 	if p.timer == nil {
 		p.start()
 	}
-	return p.hearOf(tid) || unheard
+	p.pause(false)
+	return p.hearOf(tid) || !known
 }
 
 // hearOf has the listener hear of a thread, and not of all those whose scopes make events all the time. It reports whether it did not
@@ -89,7 +99,7 @@ func (p *processWatch) hearOf(tid int32) bool {
 	if _, ok := p.heard[tid]; ok || p.listener == nil {
 		return false
 	}
-	if p.heard == nil || len(p.heard) == procevents.MostThreads {
+	if p.heard == nil || len(p.heard) >= procevents.MostThreads {
 		p.forgetSilent()
 		p.heard = make(map[int32]struct{})
 		for tid := range p.threads {
@@ -114,8 +124,8 @@ func (s *speaker) open(tid int32) {
 	}
 }
 
-// unfollowProcess leaves the listening, and what is open of the thread, to the next check: connections that come and go, one at a
-// time, would otherwise open and close it all each time, which costs more than the rest of a connection.
+// unfollowProcess leaves the closing of the listener, and of what is open of the thread, to the next check: connections that come and go,
+// one at a time, would otherwise open and close it all each time, which costs more than the rest of a connection.
 func unfollowProcess(e *clientEnd, tid int32) {
 	ownProcess.mu.Lock()
 	defer ownProcess.mu.Unlock()
@@ -123,8 +133,34 @@ func unfollowProcess(e *clientEnd, tid int32) {
 }
 
 func (p *processWatch) remove(e *clientEnd, tid int32) {
-	if s := p.threads[tid]; s != nil {
-		delete(s.ends, e)
+	s := p.threads[tid]
+	if s == nil {
+		return
+	}
+	if _, ok := s.ends[e]; !ok {
+		return
+	}
+	delete(s.ends, e)
+	if p.ends--; p.ends == 0 {
+		p.pause(true)
+	}
+}
+
+// pause has the listener hear nothing, or again: a program that has closed its connections may end before the next check, and the kernel would
+// make events for it for good. p.mu is held.
+func (p *processWatch) pause(paused bool) {
+	if p.listener == nil || p.paused == paused {
+		return
+	}
+	turn := p.listener.Resume
+	if paused {
+		turn = p.listener.Pause
+	}
+	p.paused = paused
+	p.turns++
+	if turn() != nil {
+		p.stopListening()
+		p.timer.Reset(lookEvery)
 	}
 }
 
@@ -166,7 +202,7 @@ func (p *processWatch) stopListening() {
 	if p.listener != nil {
 		p.watched.Remove()
 		p.listener.Close()
-		p.listener, p.watched, p.heard = nil, nil, nil
+		p.listener, p.watched, p.heard, p.paused = nil, nil, nil, false
 	}
 }
 
@@ -211,7 +247,7 @@ func (p *processWatch) check() {
 	}
 	unheard := p.lookAtAll()
 	p.mu.Lock()
-	listener := p.listener
+	listener, turns := p.listener, p.turns
 	p.mu.Unlock()
 	silent := unheard && listener != nil && listener.Prove() != nil // which waits if it is silent
 	p.mu.Lock()
@@ -219,7 +255,7 @@ func (p *processWatch) check() {
 	if p.timer == nil {
 		return
 	}
-	if silent && p.listener == listener {
+	if silent && p.listener == listener && !p.paused && p.turns == turns {
 		p.stopListening()
 	}
 	p.timer.Reset(p.interval())

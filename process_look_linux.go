@@ -37,6 +37,17 @@ func (p *processWatch) look(tid int32) (isNew bool) {
 	return true
 }
 
+// between locks e.mu while no look has it, which takes a moment. It returns false if somebody else has, such as a write that waits for the
+// server.
+func (p *processWatch) between(e *clientEnd) bool {
+	if e.mu.TryLock() {
+		return true
+	}
+	p.looking.Lock()
+	defer p.looking.Unlock()
+	return e.mu.TryLock()
+}
+
 // lookAtSpeaker looks at a thread, and reports whether there is something to see. spoke is the thread's before that.
 func (p *processWatch) lookAtSpeaker(tid int32, seen *announce.Look) (spoke uint64, ok bool) {
 	for range 2 { // a thread may have ended, and another with its number speak now
@@ -162,7 +173,7 @@ func (e *clientEnd) announceProcess(tid int32, spoke uint64, seen *announce.Look
 	}
 	defer e.mu.Unlock()
 	v := e.process
-	if e.closed || v == nil || v.tid != tid || v.look.Equal(seen) {
+	if e.closed || e.looked || v == nil || v.tid != tid || v.look.Equal(seen) {
 		return
 	}
 	if ownProcess.spokeSince(tid, spoke) {

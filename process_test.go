@@ -7,6 +7,7 @@ import (
 
 	"github.com/guise-project/guise/announce"
 	"github.com/guise-project/guise/internal/procevents"
+	"github.com/guise-project/guise/internal/readiness"
 	"github.com/guise-project/guise/thread"
 	"github.com/guise-project/guise/token"
 )
@@ -43,39 +44,32 @@ func TestProcessConnectorIsHeardWhileSomebodySpeaks(t *testing.T) {
 	}
 }
 
-// TestWhatChangesBetweenTheLookAndTheListeningIsTold: nobody hears of that change.
-func TestWhatChangesBetweenTheLookAndTheListeningIsTold(t *testing.T) {
+// TestWhatChangesBetweenTheLookAndTheListeningIsSeen: nobody hears of that change.
+func TestWhatChangesBetweenTheLookAndTheListeningIsSeen(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	client := must1(Dial(listenAt(t, nil).Addr().String(), &QoS{Tracking: Dynamic}))
 	defer client.Close()
 	e := client.client
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	tid := e.process.tid
+	if ownProcess.follow(e, tid, tid) {
+		t.Error("a thread that speaks and is heard of is looked at anew with each write")
+	}
+	unfollowProcess(e, tid)
+	if !ownProcess.follow(e, 0, tid) {
+		t.Error("a connection's thread is not looked at when it begins to be heard of")
+	}
+	if e.changedSince() {
+		t.Error("a thread that is as it was is another")
+	}
 	var own announce.Look
 	must(own.Take())
-	for _, row := range []struct {
-		name   string
-		look   *announce.Look
-		toLook bool
-	}{
-		{"nothing", &own, false},
-		{"the user", announce.LookOf(must1(token.FromIDs(61002, 61002, nil)), token.AllCapabilities), true},
-	} {
-		t.Run(row.name, func(t *testing.T) {
-			e.mu.Lock()
-			defer e.mu.Unlock()
-			unfollowProcess(e, e.process.tid)
-			forgetLater(e)
-			e.placed.look.CopyFrom(row.look)
-			defer e.placed.look.CopyFrom(&own)
-			e.process.tid = thread.ID()
-			followProcess(e, 0, e.process.tid)
-			late.mu.Lock()
-			_, toLook := late.ends[e]
-			late.mu.Unlock()
-			if toLook != row.toLook {
-				t.Errorf("that it is looked at once more is %t instead of %t", toLook, row.toLook)
-			}
-		})
+	e.placed.look.CopyFrom(announce.LookOf(must1(token.FromIDs(61002, 61002, nil)), token.AllCapabilities))
+	defer e.placed.look.CopyFrom(&own)
+	if !e.changedSince() {
+		t.Error("a thread that is another than was announced is as it was")
 	}
 }
 
@@ -96,4 +90,85 @@ func TestWhatWasSeenBeforeAWriteIsNotToldAfterIt(t *testing.T) {
 	if !e.process.look.Equal(&own) {
 		t.Error("what was seen of the process before it spoke itself has been announced after that")
 	}
+}
+
+// TestSilentSpeakerWhoseNumberIsUsedAgainIsLookedAt has a thread speak that has the number of one that spoke before, and has ended.
+func TestSilentSpeakerWhoseNumberIsUsedAgainIsLookedAt(t *testing.T) {
+	ended := make(chan int32)
+	opened := make(chan *announce.Thread)
+	go func() {
+		runtime.LockOSThread() // for good: the thread ends with the goroutine
+		ended <- thread.ID()
+		opened <- must1(announce.OpenThread(thread.ID()))
+	}()
+	tid, old := <-ended, <-opened
+	var look announce.Look
+	for begun := time.Now(); old.Look(&look) == nil; runtime.Gosched() {
+		if time.Since(begun) > patience {
+			t.Fatalf("thread %d does not end", tid)
+		}
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	own := thread.ID()
+	p := &processWatch{threads: map[int32]*speaker{own: {thread: old, spoke: 7}}}
+	if spoke, ok := p.lookAtSpeaker(own, &look); !ok || spoke != 7 {
+		t.Errorf("looking at it gives %d, %t: a change of it would be told with the next check", spoke, ok)
+	}
+	p.rest()
+	if ok, err := lookAt(old, own, &look); ok || err == nil {
+		t.Errorf("a look at the thread that has ended gives %t, %v", ok, err)
+	}
+}
+
+// TestOnlyTheSpeakerLooksAtItself: that another thread is as the server was told says nothing of the one that spoke.
+func TestOnlyTheSpeakerLooksAtItself(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	client := must1(Dial(listenAt(t, nil).Addr().String(), &QoS{Tracking: Dynamic}))
+	defer client.Close()
+	e := client.client
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.process.isStill(&e.now) {
+		t.Error("the thread that spoke is not as it was")
+	}
+	others := make(chan bool)
+	go func() { others <- e.process.isStill(&e.now) }() // on another thread, because this one is locked
+	if <-others {
+		t.Error("another thread is taken for the one that spoke")
+	}
+}
+
+// TestThreadsThatSpeakNoMoreAreNotLookedAt: they may go in and out of scopes all the time, which make events.
+func TestThreadsThatSpeakNoMoreAreNotLookedAt(t *testing.T) {
+	if err := procevents.Available(); err != nil {
+		t.Skip("this process hears of no events: ", err)
+	}
+	needRoot(t, "a thread that changes its ids")
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // for good: the thread ends with the goroutine
+		tid := thread.ID()
+		p := processWatch{threads: map[int32]*speaker{tid: {}}, timer: time.NewTimer(time.Hour)}
+		p.listener = must1(procevents.Listen())
+		p.watched = must1(readiness.Add(p.listener.Descriptor(), eventsLimit, func() {}))
+		becomeUID(t, 61002)
+		becomeUID(t, 0)
+		p.hear()
+		if p.threads[tid].thread != nil {
+			t.Error("a thread that speaks for no connection has been looked at")
+		}
+		p.threads[tid].ends = map[*clientEnd]struct{}{{}: {}}
+		becomeUID(t, 61002)
+		becomeUID(t, 0)
+		p.hear()
+		if p.threads[tid].thread == nil {
+			t.Error("a thread that speaks for a connection has not been looked at")
+		}
+		clear(p.threads[tid].ends)
+		p.rest()
+	}()
+	<-done
 }

@@ -20,6 +20,7 @@ type channelEnd struct {
 	polled   *os.File // the same end, once somebody had to wait
 	deadline time.Time
 	closed   bool
+	woken    bool // who waits for something to read has to look again: polled's deadline for that has passed
 }
 
 // newChannelEnd takes a descriptor over.
@@ -38,8 +39,17 @@ func (e *channelEnd) control(f func(fd int)) error {
 	return e.raw.Control(func(fd uintptr) { f(int(fd)) })
 }
 
-// await calls f until it is done, each time when there may be something to read, or room to write, and at most until the deadline.
+// await calls f until it is done, each time when there may be something to read, or room to write, and at most until the deadline. One
+// goroutine at a time may wait to read.
 func (e *channelEnd) await(reading bool, f func(fd int) (done bool)) error {
+	for {
+		if err := e.awaitOnce(reading, f); err == nil || !reading || !e.wasWoken() {
+			return err
+		}
+	}
+}
+
+func (e *channelEnd) awaitOnce(reading bool, f func(fd int) (done bool)) error {
 	e.mu.Lock()
 	deadline := e.deadline
 	e.mu.Unlock()
@@ -63,6 +73,24 @@ func (e *channelEnd) await(reading bool, f func(fd int) (done bool)) error {
 		wait = raw.Read
 	}
 	return wait(func(fd uintptr) bool { return f(int(fd)) })
+}
+
+// wake has who waits to read call its function once more.
+func (e *channelEnd) wake() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.polled != nil && e.polled.SetReadDeadline(time.Unix(1, 0)) == nil {
+		e.woken = true
+	}
+}
+
+// wasWoken undoes wake.
+func (e *channelEnd) wasWoken() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	woken := e.woken
+	e.woken = false
+	return woken && e.polled != nil && e.polled.SetReadDeadline(e.deadline) == nil
 }
 
 // poll has the end polled.
@@ -100,10 +128,13 @@ func (e *channelEnd) setDeadline(t time.Time) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.deadline = t
-	if e.polled != nil {
-		return e.polled.SetDeadline(t)
+	switch {
+	case e.polled == nil:
+		return e.closedErr()
+	case e.woken:
+		return e.polled.SetWriteDeadline(t) // and that for reading when the reader has woken
 	}
-	return e.closedErr()
+	return e.polled.SetDeadline(t)
 }
 
 func (e *channelEnd) close() error {

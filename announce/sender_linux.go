@@ -15,8 +15,8 @@ import (
 	"github.com/guise-project/guise/token"
 )
 
-// Sender is the client's end of a control channel. One goroutine at a time may send, and any may listen, set the deadline, and
-// close.
+// Sender is the client's end of a control channel. One goroutine at a time may send, one wait for an answer, and any may listen, set the
+// deadline, and close.
 type Sender struct {
 	end      *channelEnd
 	far      int // the server's end, until the preface; else -1
@@ -25,6 +25,7 @@ type Sender struct {
 	owed     *context // that message, if it could not be sent: nothing else may take its place
 
 	hearing sync.Mutex
+	waiting bool // in WaitAnswer; guarded by hearing
 }
 
 // Open makes a control channel with hello queued on it and hands it to the server over pipe, a connected Unix socket to which nothing was
@@ -256,19 +257,25 @@ func credentials(uid, gid uint32) []byte {
 // Answer calls took with what the server has said, an InForce or a Refusal, and reports whether there was something. At the end of the
 // channel it returns io.EOF. Whoever gets that knows that took has been called for all that came before, whoever received it.
 func (s *Sender) Answer(took func(any)) (ok bool, err error) {
-	if controlErr := s.end.control(func(fd int) { ok, err = s.hear(fd, took) }); controlErr != nil {
+	waiting := false
+	if controlErr := s.end.control(func(fd int) { ok, waiting, err = s.hear(fd, took) }); controlErr != nil {
 		err = controlErr
+	}
+	if ok && waiting {
+		s.end.wake() // there is nothing left to read that would
 	}
 	return ok, err
 }
 
-// WaitAnswer is Answer, but waits for something to be said until the deadline.
-func (s *Sender) WaitAnswer(took func(any)) error {
+// WaitAnswer is Answer, but waits until the deadline for enough to have been said, whoever takes it in.
+func (s *Sender) WaitAnswer(took func(any), enough func() bool) error {
+	s.setWaiting(true)
+	defer s.setWaiting(false)
 	var err error
 	awaitErr := s.end.await(true, func(fd int) bool {
 		var ok bool
-		ok, err = s.hear(fd, took)
-		return ok || err != nil
+		ok, _, err = s.hear(fd, took)
+		return ok || err != nil || enough()
 	})
 	if awaitErr != nil {
 		err = awaitErr
@@ -276,15 +283,21 @@ func (s *Sender) WaitAnswer(took func(any)) error {
 	return err
 }
 
-func (s *Sender) hear(fd int, took func(any)) (bool, error) {
+func (s *Sender) hear(fd int, took func(any)) (ok, waiting bool, err error) {
 	s.hearing.Lock()
 	defer s.hearing.Unlock()
 	m, err := receiveAnswer(fd)
 	if m == nil || err != nil {
-		return false, err
+		return false, s.waiting, err
 	}
 	took(m)
-	return true, nil
+	return true, s.waiting, nil
+}
+
+func (s *Sender) setWaiting(waiting bool) {
+	s.hearing.Lock()
+	defer s.hearing.Unlock()
+	s.waiting = waiting
 }
 
 // SetDeadline bounds how long sending and WaitAnswer wait. The zero time is no bound.

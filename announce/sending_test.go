@@ -11,8 +11,10 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -553,5 +555,122 @@ func TestWhoeverHearsTheEndKnowsWhatCameBefore(t *testing.T) {
 	}
 	if ok, err := s.Answer(func(answer any) { t.Error("there is more: ", answer) }); ok || err != io.EOF {
 		t.Errorf("Answer at the end = %t, %v", ok, err)
+	}
+}
+
+// TestWaitingForAnAnswerEndsWhoeverTakesItIn has the answer taken in by somebody else than who waits for it.
+func TestWaitingForAnAnswerEndsWhoeverTakesItIn(t *testing.T) {
+	for range 200 {
+		s, r := connectedSender(t)
+		var taken atomic.Int32
+		take := func(any) { taken.Add(1) }
+		ended := make(chan error)
+		go func() { ended <- s.WaitAnswer(take, func() bool { return taken.Load() > 0 }) }()
+		runtime.Gosched()
+		r.Tell(InForce{Level: token.Impersonation, Tracking: Dynamic})
+		for taken.Load() == 0 {
+			if _, err := s.Answer(take); err != nil {
+				t.Fatal(err)
+			}
+		}
+		// A deadline that is set when there is no need to wait any more does not end the waiting.
+		if err := s.SetDeadline(time.Now().Add(time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case err := <-ended:
+			if err != nil || taken.Load() != 1 {
+				t.Fatalf("waiting for what %d have taken in ends with %v", taken.Load(), err)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatal("it is still waited for an answer that somebody else has taken in")
+		}
+		if err := errors.Join(s.Close(), s.SetDeadline(time.Time{})); !errors.Is(err, os.ErrClosed) {
+			t.Fatalf("setting the deadline after closing gives %v", err)
+		}
+		r.Close()
+	}
+}
+
+// TestDeadlineThatHasPassedEndsWhatNeedNotWait: as with any connection.
+func TestDeadlineThatHasPassedEndsWhatNeedNotWait(t *testing.T) {
+	s, _ := connectedSender(t)
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var look Look
+	if err := look.Take(); err != nil {
+		t.Fatal(err)
+	}
+	for _, polled := range []bool{false, true} {
+		if polled {
+			if _, err := s.end.poll(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.SetDeadline(time.Unix(1, 0)); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Announce(Wait, &look, Context{Now: true}); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("polled %v: announcing after the deadline gives %v", polled, err)
+		}
+		never := func() bool { return false }
+		if err := s.WaitAnswer(func(any) {}, never); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("polled %v: waiting after the deadline gives %v", polled, err)
+		}
+		if err := s.SetDeadline(time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Announce(Wait, &look, Context{Now: true}); err != nil {
+			t.Errorf("polled %v: announcing without a deadline gives %v", polled, err)
+		}
+	}
+	s.Close()
+	if _, err := s.end.poll(); err == nil {
+		t.Error("a closed end is polled, for good")
+	}
+	if err := s.Announce(Wait, &look, Context{Now: true}); err == nil {
+		t.Error("announcing on a closed channel works")
+	}
+}
+
+// TestWaitingIsEnded by a deadline that is set meanwhile, and by closing, after which nothing is left open.
+func TestWaitingIsEnded(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		end  func(*Sender) error
+		with error
+	}{
+		{"by a deadline", func(s *Sender) error { return s.SetDeadline(time.Unix(1, 0)) }, os.ErrDeadlineExceeded},
+		{"by closing", (*Sender).Close, nil}, // whichever error
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			leftover.ByThis(t, func() {
+				near, far := mustPair(unix.SOCK_SEQPACKET)
+				defer unix.Close(far)
+				s := senderOn(near)
+				ended := make(chan error, 1)
+				go func() { ended <- s.WaitAnswer(func(any) {}, func() bool { return false }) }()
+				polled := func() bool {
+					s.end.mu.Lock()
+					defer s.end.mu.Unlock()
+					return s.end.polled != nil
+				}
+				for !polled() {
+					runtime.Gosched()
+				}
+				if err := test.end(s); err != nil {
+					t.Error(err)
+				}
+				select {
+				case err := <-ended:
+					if err == nil || test.with != nil && !errors.Is(err, test.with) {
+						t.Errorf("it ends with %v", err)
+					}
+				case <-time.After(20 * time.Second):
+					t.Error("it does not end")
+				}
+				s.Close()
+			})
+		})
 	}
 }

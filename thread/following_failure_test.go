@@ -68,6 +68,10 @@ var (
 			denyAll(unix.SYS_RT_TGSIGQUEUEINFO)
 			cannotFollow("rt_tgsigqueueinfo: operation not permitted")
 		},
+		"setgroups is refused":              func() { denyAll(unix.SYS_SETGROUPS); cannotChange("setgroups: operation not permitted") },
+		"setresgid is refused":              func() { denyAll(unix.SYS_SETRESGID); cannotChange("setresgid: operation not permitted") },
+		"setresuid is refused":              func() { denyAll(unix.SYS_SETRESUID); cannotChange("setresuid: operation not permitted") },
+		"capset is refused":                 func() { denyAll(unix.SYS_CAPSET); cannotChange("capset: operation not permitted") },
 		"signal 34 is blocked":              func() { thread.Block(true); cannotFollow("did not arrive") },
 		"the program has musl in it":        withMusl,
 		"entering fails half-way":           enterHalfWay,
@@ -230,6 +234,28 @@ func cannotFollow(why string) {
 	}
 	if err := errors.Join(inner.Leave(), w.Leave()); err != nil || uidNow() != 0 {
 		wrong("leaving gives %v and uid %d", err, uidNow())
+	}
+}
+
+// cannotChange has a scope of the server's own ids and groups, for which no call is made, hear of a change.
+func cannotChange(why string) {
+	server, err := token.Self()
+	if err != nil {
+		wrong("%v", err)
+	}
+	w := &thread.Worn{Follow: true}
+	if err := w.Enter(server); err != nil {
+		wrong("entering: %v", err)
+	}
+	if err := w.Change(someone(61001)); !errors.Is(err, thread.ErrCannotFollow) {
+		wrong("changing gives %v", err)
+	}
+	arrive()
+	if err := w.Leave(); err != nil || uidNow() != 0 {
+		wrong("leaving gives %v and uid %d", err, uidNow())
+	}
+	if err := thread.Following(); !errors.Is(err, thread.ErrCannotFollow) || !strings.Contains(err.Error(), why) {
+		wrong("Following gives %v, want that %s", err, why)
 	}
 }
 

@@ -24,6 +24,9 @@ var following = sync.OnceValue(func() error {
 	if err == nil {
 		err = tryHandler()
 	}
+	if err == nil {
+		err = tryCalls()
+	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrCannotFollow, err)
 	}

@@ -402,3 +402,40 @@ func scheduling(t *testing.T) string {
 	}
 	return field(t, "Cpus_allowed") + " policy " + string('0'+rune(attr.Policy)) + " nice " + string('0'+rune(attr.Nice))
 }
+
+// TestScopeOfOtherGroupsAloneIsLeft has none of the capabilities that it takes to get back.
+func TestScopeOfOtherGroupsAloneIsLeft(t *testing.T) {
+	needRoot(t)
+	plain, err := token.FromIDs(uint32(os.Geteuid()), uint32(os.Getegid()), []uint32{61003})
+	if err != nil {
+		t.Fatal(err)
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	before, err := os.ReadFile("/proc/thread-self/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var w thread.Worn
+	if err := w.Enter(plain.Restrict(token.Statement{})); err != nil {
+		t.Fatal(err)
+	}
+	inside, _ := unix.Getgroups()
+	if err := w.Leave(); err != nil {
+		t.Error(err)
+	}
+	after, _ := os.ReadFile("/proc/thread-self/status")
+	if len(inside) != 1 || inside[0] != 61003 || credentialLines(after) != credentialLines(before) {
+		t.Errorf("in the scope the groups were %v; afterwards the thread is\n%sbefore it was\n%s", inside, credentialLines(after), credentialLines(before))
+	}
+}
+
+func credentialLines(status []byte) string {
+	var lines strings.Builder
+	for line := range strings.Lines(string(status)) {
+		if strings.HasPrefix(line, "Uid") || strings.HasPrefix(line, "Gid") || strings.HasPrefix(line, "Groups") || strings.HasPrefix(line, "Cap") {
+			lines.WriteString(line)
+		}
+	}
+	return lines.String()
+}

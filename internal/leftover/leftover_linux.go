@@ -46,7 +46,8 @@ func mustCredentials() string {
 // Check returns an error that tells of everything that is left over. What is on its way out is waited for.
 func Check() error {
 	discard.Wait()
-	const patience = 3 * time.Second
+	Settle()
+	const patience = 4 * time.Second // where no Settle is set, what is kept open for a while goes by itself
 	for begun := time.Now(); ; time.Sleep(5 * time.Millisecond) {
 		err := errors.Join(Threads(), opened(start.descriptors), checkChildren())
 		if err == nil || time.Since(begun) > patience {
