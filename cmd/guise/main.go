@@ -54,6 +54,7 @@ $XDG_RUNTIME_DIR/guise/pipe (a user's own); GUISE_DIR replaces both. A NAME with
 		newCheckCommand(),
 		newManCommand(),
 	)
+	refuseUnknown(root)
 	return root
 }
 
