@@ -58,7 +58,7 @@ var (
 		"a reader may have to wait while a client's descriptor is closed",
 		probePassRights)
 	// ScopesFollow is asked for in this process: the answer is that of [guise.CanFollow], which takes signal 34.
-	ScopesFollow = defineHere("following in scopes", "", "signal 34, amd64 or arm64, no musl, and uid and gid 4294967293 mapped",
+	ScopesFollow = defineHere("following in scopes", "", "signal 34, amd64 or arm64, no musl, setgroups(2) and its kin, and uid and gid 4294967293 mapped",
 		"having scopes in progress follow their clients",
 		"scopes follow at the next entry",
 		func() error {

@@ -196,6 +196,10 @@ func TestWhatAProcessCanBeWithout(t *testing.T) {
 		}},
 		{"user namespace", "nothing", syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER, UidMappings: root, GidMappings: group}, []string{
 			events + "not here process connector: not to be had in this process: the process connector is silent",
+			follow + "not here following in scopes: not to be had in this process: threads can't be made to follow in this process: setgroups: operation not permitted",
+		}},
+		{"user namespace with groups", "nothing", syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER, UidMappings: root, GidMappings: group, GidMappingsEnableSetgroups: true}, []string{
+			events + "not here process connector: not to be had in this process: the process connector is silent",
 			follow + "not here following in scopes: not to be had in this process: uid and gid 4294967293",
 		}},
 		{"signal 34", "signal 34", syscall.SysProcAttr{}, []string{
@@ -213,6 +217,9 @@ func TestWhatAProcessCanBeWithout(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			if err := without.Namespaces(test.attr.Cloneflags); err != nil {
 				t.Skipf("making the namespace is not permitted: %v", err)
+			}
+			if test.attr.GidMappingsEnableSetgroups && os.Geteuid() != 0 {
+				t.Skip("to let a user namespace set groups takes root")
 			}
 			out := saysWithout(t, test.without, test.attr)
 			for _, want := range test.want {
