@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -67,13 +66,14 @@ func TestServeCommandErrors(t *testing.T) {
 	}
 	defer fromPipe.Close()
 	defer pipe.Close()
+	_, far := openPTY(t)
 	for _, c := range []struct {
 		name string
 		file *os.File
 		want string
 	}{
 		{"file", logFile(t), "fifo"},
-		{"terminal", farEnd(t), "fifo"},
+		{"terminal", far, "fifo"},
 		{"pipe", pipe, "fifo"},
 		{"null", null, "character special file"},
 	} {
@@ -83,29 +83,6 @@ func TestServeCommandErrors(t *testing.T) {
 			end(t, server)
 		})
 	}
-}
-
-// farEnd returns what a program has of a terminal.
-func farEnd(t *testing.T) *os.File {
-	t.Helper()
-	near, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Skipf("no pseudo-terminal can be had: %v", err)
-	}
-	t.Cleanup(func() { near.Close() })
-	if err := unix.IoctlSetPointerInt(int(near.Fd()), unix.TIOCSPTLCK, 0); err != nil {
-		t.Fatal(err)
-	}
-	number, err := unix.IoctlGetUint32(int(near.Fd()), unix.TIOCGPTN)
-	if err != nil {
-		t.Fatal(err)
-	}
-	far, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { far.Close() })
-	return far
 }
 
 // What commands write is there when the server has ended, though a program that was left behind could still write.

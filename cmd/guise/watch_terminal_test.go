@@ -24,8 +24,8 @@ type terminal struct {
 	deadline <-chan time.Time
 }
 
-// openTerminal starts `guise watch` in a terminal of its own.
-func openTerminal(t *testing.T, width, height uint16, args ...string) *terminal {
+// openPTY returns what a person would sit at, and what a program has of it.
+func openPTY(t *testing.T) (near, far *os.File) {
 	t.Helper()
 	near, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
@@ -39,11 +39,18 @@ func openTerminal(t *testing.T, width, height uint16, args ...string) *terminal 
 	if err != nil {
 		t.Fatal(err)
 	}
-	far, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
+	far, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { far.Close() })
+	return near, far
+}
+
+// openTerminal starts `guise watch` in a terminal of its own.
+func openTerminal(t *testing.T, width, height uint16, args ...string) *terminal {
+	t.Helper()
+	near, far := openPTY(t)
 	x := &terminal{t: t, near: near, far: far, deadline: time.After(patience)}
 	x.resize(width, height)
 	x.was = x.mode()
