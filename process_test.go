@@ -73,22 +73,39 @@ func TestWhatChangesBetweenTheLookAndTheListeningIsSeen(t *testing.T) {
 	}
 }
 
-// TestWhatWasSeenBeforeAWriteIsNotToldAfterIt: it is older.
-func TestWhatWasSeenBeforeAWriteIsNotToldAfterIt(t *testing.T) {
-	client := must1(Dial(listenAt(t, nil).Addr().String(), &QoS{Tracking: Dynamic}))
-	defer client.Close()
-	e := client.client
-	var own announce.Look
-	must(own.Take())
-	proof := must1(own.Prove())
-	defer proof.Close()
-	older := announce.LookOf(must1(token.FromIDs(61002, 61002, nil)), token.AllCapabilities)
-	const before = 0 // no end has spoken with this number
-	e.announceProcess(e.process.tid, before, older, proof)
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if !e.process.look.Equal(&own) {
-		t.Error("what was seen of the process before it spoke itself has been announced after that")
+// TestWhatIsOlderIsNotTold: what was seen of a client that was another user for a moment.
+func TestWhatIsOlderIsNotTold(t *testing.T) {
+	for _, test := range []struct {
+		than string
+		do   func(*clientEnd) (spoke uint64) // the last time before which that was seen
+	}{
+		{"what a write has announced", func(*clientEnd) uint64 { return 0 }}, // no end has spoken with this number
+		{"the last look before closing, after which it would stand for good", func(e *clientEnd) uint64 {
+			ownProcess.mu.Lock()
+			spoke := ownProcess.threads[e.process.tid].spoke
+			ownProcess.mu.Unlock()
+			e.lastLook()
+			return spoke
+		}},
+	} {
+		t.Run(test.than, func(t *testing.T) {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			client := must1(Dial(listenAt(t, nil).Addr().String(), &QoS{Tracking: Dynamic}))
+			defer client.Close()
+			e := client.client
+			var own announce.Look
+			must(own.Take())
+			proof := must1(own.Prove())
+			defer proof.Close()
+			older := announce.LookOf(must1(token.FromIDs(61002, 61002, nil)), token.AllCapabilities)
+			e.announceProcess(e.process.tid, test.do(e), older, proof)
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			if !e.process.look.Equal(&own) {
+				t.Error("what was seen of the process before has been announced after it")
+			}
+		})
 	}
 }
 
@@ -171,4 +188,36 @@ func TestThreadsThatSpeakNoMoreAreNotLookedAt(t *testing.T) {
 		p.rest()
 	}()
 	<-done
+}
+
+// TestTheLastLookWaitsForAnother that has the end for a moment: else what changed since that one is never told.
+func TestTheLastLookWaitsForAnother(t *testing.T) {
+	client := must1(Dial(listenAt(t, nil).Addr().String(), &QoS{Tracking: Dynamic}))
+	defer client.Close()
+	e := client.client
+	for range 1000 {
+		has, had := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(had)
+			ownProcess.looking.Lock()
+			defer ownProcess.looking.Unlock()
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			close(has)
+			runtime.Gosched()
+		}()
+		<-has
+		if !ownProcess.between(e) {
+			t.Error("a client that closes does not look at itself because somebody else just looks")
+			<-had
+			return
+		}
+		e.mu.Unlock()
+		<-had
+	}
+	e.mu.Lock() // as a write does that waits for the server
+	defer e.mu.Unlock()
+	if ownProcess.between(e) {
+		t.Error("two have the same end")
+	}
 }

@@ -180,21 +180,7 @@ func accepted(t *testing.T, config *guise.ListenConfig, qos *guise.QoS, server b
 func TestHandshakeWaitsForTheClientsFirstWord(t *testing.T) {
 	for _, speaks := range []bool{true, false} {
 		t.Run(fmt.Sprintf("speaks=%v", speaks), func(t *testing.T) {
-			l, err := guise.Listen(filepath.Join(testdir.Open(t, 0o755), "pipe"), nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer l.Close()
-			bare, err := net.Dial("unix", l.Addr().String())
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer bare.Close()
-			c, err := l.AcceptPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer c.Close()
+			bare, c := callers.Silent(t)
 			c.SetDeadline(time.Now().Add(20 * time.Second))
 			ended := make(chan error)
 			go func() {

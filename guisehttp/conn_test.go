@@ -221,21 +221,7 @@ func TestRequestsWithoutAPipeAreRefused(t *testing.T) {
 }
 
 func TestBeforeAnythingHasComeThereIsNoRequest(t *testing.T) {
-	l, err := guise.Listen(filepath.Join(t.TempDir(), "pipe"), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	bare, err := net.Dial("unix", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer bare.Close()
-	c, err := l.AcceptPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	_, c := callers.Silent(t)
 	r := httptest.NewRequest("GET", "/", nil).WithContext(guisehttp.ConnContext(context.Background(), c))
 	if _, err := guisehttp.Conn(r); !errors.Is(err, guise.ErrNoDataRead) {
 		t.Errorf("Conn returns %v", err)

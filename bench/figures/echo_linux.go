@@ -133,8 +133,13 @@ func echoOne(l net.Listener) {
 	if err != nil {
 		return
 	}
+	echo(c, echoed)
+}
+
+// echo sends back what comes, at most size bytes at once, until there is no more.
+func echo(c net.Conn, size int) {
 	defer c.Close()
-	buf := make([]byte, echoed)
+	buf := make([]byte, size)
 	for {
 		n, err := c.Read(buf)
 		if err != nil {
@@ -151,10 +156,10 @@ func roundTrips(c net.Conn) ratio.Side {
 	return func(n int) {
 		for range n {
 			if _, err := c.Write(buf); err != nil {
-				fatal(err)
+				role.Fatal(err)
 			}
 			if _, err := io.ReadFull(c, buf); err != nil {
-				fatal(err)
+				role.Fatal(err)
 			}
 		}
 	}

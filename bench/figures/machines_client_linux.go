@@ -13,6 +13,7 @@ import (
 
 	"github.com/guise-project/guise"
 	"github.com/guise-project/guise/bench/internal/ratio"
+	"github.com/guise-project/guise/bench/internal/role"
 	"github.com/guise-project/guise/smb"
 )
 
@@ -114,7 +115,7 @@ func carriedTrips(c io.ReadWriter) ratio.Side {
 	return func(n int) {
 		for range n {
 			if err := oneCarried(c, buf); err != nil {
-				fatal(err)
+				role.Fatal(err)
 			}
 		}
 	}

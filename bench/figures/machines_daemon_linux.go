@@ -60,26 +60,11 @@ func serveMachines(args []string) error {
 			if err != nil {
 				return
 			}
-			go echoCarried(c)
+			go echo(c, carried)
 		}
 	}()
 	role.AwaitEnd()
 	return nil
-}
-
-// echoCarried echoes until there is no more.
-func echoCarried(c net.Conn) {
-	defer c.Close()
-	buf := make([]byte, carried)
-	for {
-		n, err := c.Read(buf)
-		if err != nil {
-			return
-		}
-		if _, err := c.Write(buf[:n]); err != nil {
-			return
-		}
-	}
 }
 
 // listenCarried listens for smbd. Its arguments are the kind of the daemon, its mode, its pipe's name, and smbd's directory.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/guise-project/guise/bench/internal/ratio"
+	"github.com/guise-project/guise/bench/internal/role"
 )
 
 const (
@@ -113,7 +114,7 @@ func framedTrips(c net.Conn, mode string) ratio.Side {
 	return func(n int) {
 		for range n {
 			if err := oneCarried(c, frame); err != nil {
-				fatal(err)
+				role.Fatal(err)
 			}
 		}
 	}

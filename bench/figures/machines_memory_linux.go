@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime"
 	"strconv"
 
 	"github.com/guise-project/guise/bench/internal/ratio"
@@ -88,7 +87,7 @@ func holdAccepted(args []string) error {
 	defer l.Close()
 	fmt.Println("listening")
 	buf := make([]byte, carried)
-	return hold(func() (io.Closer, error) {
+	return hold(heldConnections, heldEarly, func() (io.Closer, error) {
 		c, err := l.Accept()
 		if err != nil {
 			return nil, err
@@ -98,14 +97,14 @@ func holdAccepted(args []string) error {
 			_, err = c.Write(buf[:n])
 		}
 		return c, err
-	}, func() error { return nil })
+	}, sayLooked)
 }
 
 // holdDialled is the role of a client that asks once on each connection and keeps it.
 func holdDialled(args []string) error {
 	kind, mode, host := args[0], args[1], args[2]
 	buf := make([]byte, carried)
-	return hold(func() (io.Closer, error) {
+	return hold(heldConnections, heldEarly, func() (io.Closer, error) {
 		var c io.ReadWriteCloser
 		var err error
 		if kind == withGuise {
@@ -118,41 +117,16 @@ func holdDialled(args []string) error {
 		}
 		return c, oneCarried(c, buf)
 	}, func() error {
+		if err := sayLooked(); err != nil {
+			return err
+		}
 		_, err := io.ReadFull(os.Stdin, buf[:1])
 		return err
 	})
 }
 
-// hold opens connections, prints by how much the resident memory grew, and keeps them until the standard input ends. After the early
-// ones it looks, says so, and awaits its turn.
-func hold(open func() (io.Closer, error), turn func() error) error {
-	held := make([]io.Closer, heldConnections)
-	for range heldEarly {
-		c, err := open()
-		if err != nil {
-			return err
-		}
-		c.Close()
-	}
-	before, err := residentBytes()
-	if err != nil {
-		return err
-	}
-	fmt.Println("looked")
-	if err := turn(); err != nil {
-		return err
-	}
-	for i := range held {
-		if held[i], err = open(); err != nil {
-			return err
-		}
-	}
-	after, err := residentBytes()
-	if err != nil {
-		return err
-	}
-	fmt.Println(after - before)
-	role.AwaitEnd()
-	runtime.KeepAlive(held)
-	return nil
+// sayLooked lets the others open what is measured.
+func sayLooked() error {
+	_, err := fmt.Println("looked")
+	return err
 }

@@ -8,7 +8,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -23,7 +22,7 @@ import (
 )
 
 func main() {
-	role.Play(map[string]role.Role{
+	role.Main(map[string]role.Role{
 		"client":        role.Client,
 		"switching":     measureSwitching,
 		"echo":          measureEcho,
@@ -49,21 +48,10 @@ func main() {
 		"machines-handshake":     measureHandshake,
 		"machines-memory-server": holdAccepted,
 		"machines-memory-client": holdDialled,
-	})
-	if err := run(); err != nil {
-		fatal(err)
-	}
-}
-
-func fatal(err error) {
-	fmt.Fprintln(os.Stderr, "bench:", err)
-	os.Exit(1)
+	}, run)
 }
 
 func run() error {
-	if os.Geteuid() != 0 {
-		return errors.New("this takes root: it measures servers that act as others")
-	}
 	dir, err := os.MkdirTemp("", "guise-bench-")
 	if err != nil {
 		return err

@@ -83,38 +83,8 @@ func serveIdle(args []string) error {
 		return err
 	}
 	defer l.Close()
-	// What this program itself needs to hold the connections is there, and touched, before the first look.
-	held := make([]net.Conn, idleConnections)
-	for i := range held {
-		held[i] = &net.UnixConn{}
-	}
-	clear(held)
-
 	fmt.Println("listening")
-	for range earlyConnections {
-		c, err := l.Accept()
-		if err != nil {
-			return err
-		}
-		c.Close()
-	}
-	before, err := residentBytes()
-	if err != nil {
-		return err
-	}
-	for i := range held {
-		if held[i], err = l.Accept(); err != nil {
-			return err
-		}
-	}
-	after, err := residentBytes()
-	if err != nil {
-		return err
-	}
-	fmt.Println(after - before)
-	role.AwaitEnd()
-	runtime.KeepAlive(held)
-	return nil
+	return hold(idleConnections, earlyConnections, func() (io.Closer, error) { return l.Accept() }, func() error { return nil })
 }
 
 // connectIdle is the role of the plain clients: connections that say nothing.

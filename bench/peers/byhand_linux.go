@@ -107,7 +107,7 @@ func readByHand(who *unix.Ucred, groups []uint32, name string) ([]byte, error) {
 	syscall.RawSyscall(unix.SYS_SETFSUID, 0, 0, 0)
 	syscall.RawSyscall(unix.SYS_SETFSGID, 0, 0, 0)
 	if err := setGroups(nil); err != nil {
-		fatal(err)
+		role.Fatal(err)
 	}
 	return b, err
 }

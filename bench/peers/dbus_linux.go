@@ -6,7 +6,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"syscall"
 	"time"
 
@@ -109,15 +108,6 @@ var busAccount = fmt.Sprintf("guise-bus:x:%d:%d::/:/usr/sbin/nologin\n", asBus.U
 
 // busStart is how long a bus has to get going. Without a limit one that hangs would hang the stage.
 const busStart = 10 * time.Second
-
-// endings is what there is to be undone.
-type endings []func()
-
-func (e endings) run() {
-	for _, end := range slices.Backward(e) {
-		end()
-	}
-}
 
 // startBus starts a bus's program, with files from descriptor 3 on and without this process's environment, which may name another bus.
 // It ends when end is called, and when this process does, whatever ends that.

@@ -7,7 +7,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"syscall"
@@ -25,21 +24,10 @@ var roles = map[string]role.Role{
 }
 
 func main() {
-	role.Play(roles)
-	if err := run(); err != nil {
-		fatal(err)
-	}
-}
-
-func fatal(err error) {
-	fmt.Fprintln(os.Stderr, "bench:", err)
-	os.Exit(1)
+	role.Main(roles, run)
 }
 
 func run() error {
-	if os.Geteuid() != 0 {
-		return errors.New("this takes root: it measures servers that act as others")
-	}
 	fmt.Println("guise and its peers:", ratio.Machine())
 	cpu, err := ratio.Pin()
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/guise-project/guise/bench/internal/ratio"
+	"github.com/guise-project/guise/bench/internal/role"
 )
 
 // byProgram is root's service starting cat(1) for each request, which reads the file as its owner: with ids that it is started with, or by
@@ -37,7 +38,7 @@ func repeat(once func() error) ratio.Side {
 	return func(n int) {
 		for range n {
 			if err := once(); err != nil {
-				fatal(err)
+				role.Fatal(err)
 			}
 		}
 	}

@@ -44,17 +44,17 @@ func over(name string, prepare func(s *stage) (end func(), err error), needs ...
 	return way{name: name, needs: needs, start: func(s *stage) (*running, error) {
 		p := new(pair)
 		if err := p.start(s, name, prepare); err != nil {
-			p.stop()
+			p.ends.run()
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
-		return &running{once: p.asking("once"), open: p.asking("open"), readsSecret: p.readsSecret, stop: p.stop}, nil
+		return &running{once: p.asking("once"), open: p.asking("open"), readsSecret: p.readsSecret, stop: p.ends.run}, nil
 	}}
 }
 
 // pair is a server and its client.
 type pair struct {
 	client *role.Process
-	ends   []func()
+	ends   endings
 }
 
 func (p *pair) start(s *stage, name string, prepare func(s *stage) (end func(), err error)) error {
@@ -85,20 +85,14 @@ func (p *pair) start(s *stage, name string, prepare func(s *stage) (end func(), 
 	return nil
 }
 
-func (p *pair) stop() {
-	for i := len(p.ends) - 1; i >= 0; i-- {
-		p.ends[i]()
-	}
-}
-
 // asking has the client do n requests; how is "once" or "open".
 func (p *pair) asking(how string) ratio.Side {
 	return func(n int) {
 		if _, err := fmt.Fprintf(p.client, "%s %d\n", how, n); err != nil {
-			fatal(err)
+			role.Fatal(err)
 		}
 		if _, err := p.client.Line(); err != nil {
-			fatal(err)
+			role.Fatal(err)
 		}
 	}
 }

@@ -79,9 +79,9 @@ func startWine(s *stage) (*running, error) {
 		return nil, err
 	}
 	// Its standard input ends, so the client, so the script, so all there is in its namespace.
-	p := &pair{client: process, ends: []func(){func() { process.Stop() }}}
+	p := &pair{client: process, ends: endings{func() { process.Stop() }}}
 	if _, err := process.Line(); err != nil {
 		return nil, fmt.Errorf("starting a server and a client of Wine's named pipes with %s: %w", wine, errors.Join(err, process.Stop()))
 	}
-	return &running{once: p.asking("once"), open: p.asking("open"), stop: p.stop}, nil
+	return &running{once: p.asking("once"), open: p.asking("open"), stop: p.ends.run}, nil
 }

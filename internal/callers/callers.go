@@ -3,12 +3,15 @@ package callers
 
 import (
 	"fmt"
+	"net"
 	"os"
+	"path/filepath"
 	"syscall"
 	"testing"
 
 	"github.com/guise-project/guise"
 	"github.com/guise-project/guise/features"
+	"github.com/guise-project/guise/internal/testdir"
 	"github.com/guise-project/guise/token"
 )
 
@@ -65,4 +68,23 @@ func Create(path string) (string, error) {
 		return "", err
 	}
 	return fmt.Sprint(info.Sys().(*syscall.Stat_t).Uid), nil
+}
+
+// Silent returns both ends of a pipe on which a client that does not know guise has not sent anything yet.
+func Silent(t testing.TB) (client net.Conn, server *guise.Conn) {
+	t.Helper()
+	l, err := guise.Listen(filepath.Join(testdir.Open(t, 0o755), "pipe"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	if client, err = net.Dial("unix", l.Addr().String()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	if server, err = l.AcceptPipe(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { server.Close() })
+	return client, server
 }

@@ -4,6 +4,7 @@ package role
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -30,6 +31,23 @@ func Play(roles map[string]Role) {
 		os.Exit(1)
 	}
 	os.Exit(0)
+}
+
+// Main plays this process's role, or else runs what the program is for, which takes root.
+func Main(roles map[string]Role, run func() error) {
+	Play(roles)
+	if os.Geteuid() != 0 {
+		Fatal(errors.New("this takes root: it measures servers that act as others"))
+	}
+	if err := run(); err != nil {
+		Fatal(err)
+	}
+}
+
+// Fatal says why nothing can be measured, and ends the process.
+func Fatal(err error) {
+	fmt.Fprintln(os.Stderr, "bench:", err)
+	os.Exit(1)
 }
 
 // AwaitEnd returns when whoever started this process lets it end.

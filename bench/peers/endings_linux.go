@@ -1,0 +1,12 @@
+package main
+
+import "slices"
+
+// endings is what there is to be undone.
+type endings []func()
+
+func (e endings) run() {
+	for _, end := range slices.Backward(e) {
+		end()
+	}
+}
