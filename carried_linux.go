@@ -30,9 +30,10 @@ type Carriage struct {
 // Carried returns a client's end of the pipe called name whose data goes by c. It is for packages that open pipes in other ways than
 // [Dial], such as smb, and has to be told the truth about the quality of service.
 func Carried(name string, c Carriage) (*Conn, error) {
-	conn := &Conn{socket: c.Socket, carried: &carriedEnd{Carriage: c}, pipe: name, message: c.Message}
+	conn := newConn(c.Socket, name, c.Message)
+	conn.carried = &carriedEnd{Carriage: c}
 	if c.Message {
-		conn.carried.messages = &messageReader{}
+		conn.carried.messages = &messageReader{owner: conn.owner()}
 		err := error(unix.EBADF)
 		control(c.Socket, func(fd int) { err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1) })
 		if err != nil {
@@ -50,7 +51,7 @@ type carriedEnd struct {
 }
 
 func (e *carriedEnd) read(c *Conn, p []byte) (n int, err error) {
-	n, err = c.readAnswer(&e.readMu, e.messages, p)
+	n, err = c.readAnswer(&e.readMu, e.messages, p, c.owner())
 	return n, c.fail("read", e.explain(err))
 }
 

@@ -121,7 +121,7 @@ func newClientEnd(qos QoS, look *announce.Look, seen *token.Token) (*clientEnd, 
 // opened is what follows when the server has the preface.
 func (e *clientEnd) opened(c *Conn, seen *token.Token) error {
 	if c.message {
-		e.messages = &messageReader{}
+		e.messages = &messageReader{owner: e.channel.Server()}
 		err := error(unix.EBADF)
 		control(c.socket, func(fd int) { err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1) })
 		if err != nil {
@@ -173,7 +173,7 @@ func source(s *Scope) uint64 {
 }
 
 func (e *clientEnd) read(c *Conn, p []byte) (n int, err error) {
-	n, err = c.readAnswer(&e.readMu, e.messages, p)
+	n, err = c.readAnswer(&e.readMu, e.messages, p, e.channel.Server())
 	if err == nil || n > 0 {
 		if !e.heard.Load() {
 			e.hear()

@@ -22,14 +22,40 @@ import (
 // empty. The descriptor that SyscallConn gives reads past what the package knows; it is for asking, not for reading.
 type Conn struct {
 	socket  *net.UnixConn
-	server  *serverEnd // nil on the client's end
-	client  *clientEnd // nil on the server's end, and if carried is set
+	raw     syscall.RawConn // the socket's
+	server  *serverEnd      // nil on the client's end
+	client  *clientEnd      // nil on the server's end, and if carried is set
 	carried *carriedEnd
 	pipe    string
 	message bool
 	closed  atomic.Bool
+	shared  atomic.Bool // others may have a copy of the socket
+	// noRights says that no descriptors can come along with what is still to be read from a stream.
+	noRights atomic.Bool
 	// readDeadline is the one that the caller has set, nil for none.
 	readDeadline atomic.Pointer[time.Time]
+}
+
+// newConn returns one end of a pipe without what makes it a server's or a client's.
+func newConn(socket *net.UnixConn, pipe string, message bool) *Conn {
+	c := &Conn{socket: socket, pipe: pipe, message: message}
+	c.raw, _ = socket.SyscallConn() // fails for a nil one alone
+	return c
+}
+
+// refusesRights reports whether a socket lets nobody send it descriptors.
+func refusesRights(socket *net.UnixConn) bool {
+	accepted, err := 1, error(unix.EBADF)
+	control(socket, func(fd int) { accepted, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSRIGHTS) })
+	return err == nil && accepted == 0
+}
+
+// readStream reads bytes that owner, a uid, sends.
+func (c *Conn) readStream(p []byte, owner uint32) (int, error) {
+	if c.noRights.Load() && !c.shared.Load() {
+		return c.socket.Read(p)
+	}
+	return unixsocket.Read(c.raw, p, owner)
 }
 
 // Read reads from the pipe. On a server's end, what it returns was written under the context that is current once it has
@@ -91,31 +117,40 @@ func (c *Conn) Close() error {
 	}
 	if c.server != nil && c.server.network != nil {
 		c.socket.SetDeadline(time.Unix(1, 0)) // whoever still waits on it need not
-		c.linger(func() { closePipe(c.socket) })
+		c.linger(func() { closePipe(c.socket, c.owner(), true) })
 		return nil
 	}
-	closePipe(c.socket)
+	closePipe(c.socket, c.owner(), c.shared.Load())
 	return nil
 }
 
-// closePipe closes a socket. Its queue may hold descriptors of the other end's choice, which go with it: then closing may block,
-// and is left to others.
-func closePipe(socket *net.UnixConn) {
-	pending := true
+// owner returns the uid that may send descriptors to this end.
+func (c *Conn) owner() uint32 {
+	switch {
+	case c.server != nil:
+		return c.server.peer.UID()
+	case c.client != nil:
+		return c.client.channel.Server()
+	}
+	return uint32(unix.Geteuid()) // this process carries the data itself
+}
+
+// closePipe closes a socket, to which owner, a uid, may have sent descriptors. shared says that somebody else may have a copy of it: then looking
+// at its queue shows nothing.
+func closePipe(socket *net.UnixConn, owner uint32, shared bool) {
+	var closing discard.Closing
+	pending := false
 	control(socket, func(fd int) {
-		unix.Shutdown(fd, unix.SHUT_RDWR) // the other end sees the end now, whoever closes
-		pending = unixsocket.Pending(fd)
+		_ = unix.Shutdown(fd, unix.SHUT_RDWR)
+		if pending = shared || unixsocket.Pending(fd); pending {
+			closing = discard.Begin(fd)
+		}
 	})
 	if !pending {
 		socket.Close()
 		return
 	}
-	socket.SetDeadline(time.Unix(1, 0)) // whoever still waits on it need not
-	discard.Call(func() {
-		// Closing with something unread would take what was sent last away from the other end.
-		control(socket, unixsocket.Drain)
-		socket.Close()
-	})
+	closing.End(owner, func() { socket.Close() })
 }
 
 // CloseWrite shuts down the writing side: the other end reads to the end and can still answer.
@@ -212,7 +247,10 @@ func (c *Conn) Peer() (*token.Token, error) {
 }
 
 // SyscallConn returns the pipe's socket. That of a client on another machine is Samba's.
-func (c *Conn) SyscallConn() (syscall.RawConn, error) { return c.socket.SyscallConn() }
+func (c *Conn) SyscallConn() (syscall.RawConn, error) {
+	c.shared.Store(true)
+	return c.socket.SyscallConn()
+}
 
 // Name returns the pipe's name or path.
 func (c *Conn) Name() string { return c.pipe }

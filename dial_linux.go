@@ -106,7 +106,9 @@ func (d *Dialer) dial(ctx context.Context, name string) (*Conn, error) {
 		e.closeChannel()
 		return nil, err
 	}
-	c := &Conn{socket: generic.(*net.UnixConn), client: e, pipe: a.text, message: message}
+	c := newConn(generic.(*net.UnixConn), a.text, message)
+	c.client = e
+	c.noRights.Store(refusesRights(c.socket))
 	if err := e.opened(c, seen); err != nil {
 		e.closeChannel()
 		c.socket.Close()
@@ -198,6 +200,8 @@ func connectTo(ctx context.Context, path string, kind int) (fd int, err error) {
 	if err != nil {
 		return -1, err
 	}
+	// Nothing comes along with what the server sends. Kernels before Linux 6.16 don't have that.
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSRIGHTS, 0)
 	// The kernel wakes a waiting connect in turn, which trying again and again would not.
 	err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Usec: slice})
 	for err == nil {

@@ -31,4 +31,4 @@ func SetHandshakeTime(d time.Duration) (restore func()) {
 // The bounds for one machine's clients.
 const MostWaitingOne = mostWaitingOne
 
-var MostLingeringOne = lingerers.each
+var MostLingeringOne = lingerers.Each

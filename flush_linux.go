@@ -3,11 +3,14 @@ package guise
 import (
 	"bytes"
 	"context"
+	"net/netip"
 	"os"
 	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/guise-project/guise/internal/quota"
 )
 
 // Flush waits until the other end has read all that was written, or has gone; then it returns nil, and otherwise ctx's error (NT:
@@ -76,19 +79,19 @@ func sambaRests(fd int) bool {
 const lingerTime = 30 * time.Second
 
 // lingerers are the closed connections that wait for that. More are closed at once.
-var lingerers = shares{most: 1024, each: 128}
+var lingerers = quota.Shares[netip.Addr]{Most: 1024, Each: 128}
 
 // linger calls closing once smbd has taken everything: what it has not dealt with when it sees the end it takes from its client.
 func (c *Conn) linger(closing func()) {
 	taken := true
 	control(c.socket, func(fd int) { taken = c.taken(fd) })
 	of := c.server.network.client
-	if taken || !lingerers.take(of) {
+	if taken || !lingerers.Take(of) {
 		closing()
 		return
 	}
 	go func() {
-		defer lingerers.give(of)
+		defer lingerers.Give(of)
 		ctx, cancel := context.WithTimeout(context.Background(), lingerTime)
 		defer cancel()
 		_ = c.flush(ctx)

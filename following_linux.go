@@ -39,7 +39,11 @@ var changesLimit = readiness.Limit{Times: 8, Interval: 10 * time.Millisecond}
 func (s *serverEnd) newFollowing(c *Conn, channel *announce.Receiver, source uint64) (*following, error) {
 	opened := &announce.Announced{Token: s.known.current, Source: source}
 	f := &following{channel: channel, placed: opened, current: opened}
-	var err error
+	err := takePlace(s.peer.UID())
+	if err != nil {
+		return nil, err
+	}
+	s.places++ // given back with the connection's
 	f.watched, err = readiness.Add(channel.Descriptor(), changesLimit, func() { s.hear(c) })
 	return f, err
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/guise-project/guise/announce"
 	"github.com/guise-project/guise/internal/discard"
+	"github.com/guise-project/guise/internal/quota"
 	"github.com/guise-project/guise/token"
 )
 
@@ -84,6 +85,8 @@ type Listener struct {
 	published *published // nil unless ListenConfig.Network
 
 	lastToken atomic.Pointer[token.Token]
+	clientLog clientLog
+	refusing  quota.Shares[quota.User] // clients that are being told that they are not let in
 	closing   chan struct{}
 	closeOnce sync.Once
 	closeErr  error
@@ -199,6 +202,8 @@ func ListenFile(f *os.File, config *ListenConfig) (*Listener, error) {
 
 func newListener(config *ListenConfig) *Listener {
 	l := &Listener{closing: make(chan struct{})}
+	l.clientLog.telling = quota.Shares[quota.User]{Most: mostTelling, Each: mostTellingOne}
+	l.refusing = quota.Shares[quota.User]{Most: mostTelling, Each: mostTellingOne}
 	if config != nil {
 		l.config = *config
 	}
@@ -264,6 +269,7 @@ func (l *Listener) take(fd int) error {
 	l.sockets = sockets.(*net.UnixListener)
 	l.sockets.SetUnlinkOnClose(false)
 	l.address = l.sockets.Addr().(*net.UnixAddr)
+	discard.Prepare()
 	if err := l.prepareFollowing(); err != nil {
 		l.sockets.Close()
 		return err
@@ -444,7 +450,7 @@ func (l *Listener) acceptLocal() (*Conn, error) {
 	for pause := firstPause; ; {
 		socket, err := l.sockets.AcceptUnix()
 		if exhausted(err) {
-			l.config.Logger.Warn("no client can be accepted for now", "pipe", l.pipe, "error", err, "pause", pause)
+			l.log(slog.LevelWarn, uint32(unix.Geteuid()), "no client can be accepted for now", "error", err, "pause", pause)
 			select {
 			case <-time.After(pause):
 			case <-l.closing:
@@ -453,6 +459,11 @@ func (l *Listener) acceptLocal() (*Conn, error) {
 			continue
 		}
 		if err != nil {
+			select {
+			case <-l.closing: // whatever it says
+				err = net.ErrClosed
+			default:
+			}
 			return nil, opError("accept", l.pipe, err)
 		}
 		pause = firstPause
@@ -484,17 +495,45 @@ func (l *Listener) admit(socket *net.UnixConn) (*Conn, error) {
 			t = t.AllowForeignRoot()
 		}
 		t = l.shared(t)
-		err = l.allows(t)
+		if err = takePlace(t.UID()); err == nil {
+			if err = l.allows(t); err != nil {
+				givePlaces(t.UID(), 1)
+			}
+		}
 	}
 	if err != nil {
-		l.config.Logger.Warn("client not let in", "pipe", l.pipe, "client", t, "error", err)
-		control(socket, func(fd int) { announce.RefusePreface(fd, announce.RefusedAccess) })
-		closePipe(socket)
+		l.refuse(socket, t, err)
 		return nil, err
 	}
-	c := &Conn{socket: socket, server: &serverEnd{listener: l, peer: t}, pipe: l.pipe, message: l.config.Message}
+	c := newConn(socket, l.pipe, l.config.Message)
+	c.server = &serverEnd{listener: l, peer: t, places: 1}
 	l.observers.opened(c)
 	return c, nil
+}
+
+// refuse ends the connection of a client that is not let in, of t, which is nil if that is not known. It waits for nothing: who it
+// is, and why it is refused, others are told. Of more such clients of one user at once than a few nobody is.
+func (l *Listener) refuse(socket *net.UnixConn, t *token.Token, why error) {
+	uid := ^uint32(0)
+	if t != nil {
+		uid = t.UID()
+	}
+	user := quota.Of(uid)
+	if !l.refusing.Take(user) {
+		closePipe(socket, uid, false)
+		l.log(slog.LevelWarn, uid, "client not let in", "client", t, "error", why)
+		return
+	}
+	go func() {
+		defer l.refusing.Give(user)
+		refusal := announce.RefusedAccess
+		if errors.Is(why, announce.ErrBusy) || errors.Is(why, discard.ErrHeld) {
+			refusal = announce.RefusedBusy
+		}
+		control(socket, func(fd int) { announce.RefusePreface(fd, refusal) })
+		closePipe(socket, uid, false)
+		l.log(slog.LevelWarn, uid, "client not let in", "client", t, "error", why)
+	}()
 }
 
 // allows asks whether a client may come in.
@@ -541,16 +580,33 @@ func (l *Listener) Close() error {
 				os.Remove(l.path)
 			}
 		}
-		// Clients that nobody has accepted go with the socket, and may have put on theirs what blocks when it is closed.
-		// So this is not the last to close it.
-		last := -1
-		control(l.sockets, func(fd int) {
-			if copied, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0); err == nil {
-				last = copied
-			}
-		})
+		l.turnAwayWaiting()
 		l.closeErr = opError("close", l.pipe, l.sockets.Close())
-		discard.Descriptor(last)
 	})
 	return l.closeErr
+}
+
+// turnAwayWaiting takes care of the clients that nobody has accepted: they go with the socket, and may have put on theirs what blocks when
+// it is closed.
+func (l *Listener) turnAwayWaiting() {
+	control(l.sockets, func(fd int) {
+		if l.adopted {
+			// Others may go on with this socket. If nobody does, a copy is the last.
+			if last, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0); err == nil {
+				discard.Descriptor(last, ^uint32(0))
+			}
+			return
+		}
+		_ = unix.Shutdown(fd, unix.SHUT_RD) // nobody can connect any more
+		for {
+			client, _, err := unix.Accept4(fd, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+			switch err {
+			case nil:
+				discard.Socket(client, ^uint32(0))
+			case unix.EINTR, unix.ECONNABORTED:
+			default:
+				return
+			}
+		}
+	})
 }

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/guise-project/guise/internal/discard"
 	"github.com/guise-project/guise/internal/unixsocket"
 )
 
@@ -17,14 +18,10 @@ const MaxMessage = 256 << 10
 // messageReader reads messages off a sequenced-packet socket, so that a short buffer loses nothing and an empty message is no
 // end. The socket has SO_PASSCRED set: that tells the two apart, because only a message comes with control data.
 type messageReader struct {
-	inbox   unixsocket.Inbox
-	control [unixCredSpace]byte
-	rest    []byte // of the last message
-	spill   *[]byte
+	owner uint32 // the uid that sends
+	rest  []byte // of the last message
+	spill *[]byte
 }
-
-// unixCredSpace is room for the credentials that come with each message, and for nothing else.
-const unixCredSpace = 32
 
 // spills are what the tails of messages that are longer than the reader's buffer are read into.
 var spills = sync.Pool{New: func() any { b := make([]byte, MaxMessage); return &b }}
@@ -48,13 +45,21 @@ func (r *messageReader) receive(fd int, p []byte) (n int, fresh bool, err error)
 			r.release()
 		}
 	}()
-	n, controlLen, flags, err := r.inbox.Receive(fd, p, *r.spill, r.control[:], 0)
-	switch {
-	case err != nil:
+	if err := discard.Check(r.owner); err != nil {
 		return 0, false, err
-	case n == 0 && controlLen == 0:
+	}
+	in := unixsocket.Get()
+	defer unixsocket.Put(in)
+	m, err := in.Receive(fd, p, *r.spill)
+	if err != nil {
+		return 0, false, err
+	}
+	discard.Descriptors(m.Descriptors, r.owner)
+	n = m.Length
+	switch {
+	case n == 0 && !m.HasCredentials && len(m.Descriptors) == 0:
 		return 0, false, io.EOF
-	case flags&unix.MSG_TRUNC != 0:
+	case m.Truncated:
 		return 0, true, fmt.Errorf("%w: one of more than %d bytes came", ErrMessageTooLong, MaxMessage)
 	case n > len(p):
 		r.rest = (*r.spill)[:n-len(p)]
@@ -72,11 +77,7 @@ func (r *messageReader) release() {
 
 // readMessage is a connection's Read in message mode.
 func (c *Conn) readMessage(r *messageReader, p []byte) (n int, fresh bool, err error) {
-	raw, err := c.socket.SyscallConn()
-	if err != nil {
-		return 0, false, err
-	}
-	waitErr := raw.Read(func(fd uintptr) bool {
+	waitErr := c.raw.Read(func(fd uintptr) bool {
 		n, fresh, err = r.receive(int(fd), p)
 		return err != unix.EAGAIN
 	})
@@ -86,13 +87,13 @@ func (c *Conn) readMessage(r *messageReader, p []byte) (n int, fresh bool, err e
 	return n, fresh, err
 }
 
-// readAnswer reads on a client's end. mu is held for r, which is for message mode.
-func (c *Conn) readAnswer(mu *sync.Mutex, r *messageReader, p []byte) (n int, err error) {
-	if !c.message {
-		return c.socket.Read(p)
-	}
+// readAnswer reads on a client's end what owner, a uid, sends. mu is held for r, which is for message mode.
+func (c *Conn) readAnswer(mu *sync.Mutex, r *messageReader, p []byte, owner uint32) (n int, err error) {
 	if len(p) == 0 {
 		return 0, nil
+	}
+	if !c.message {
+		return c.readStream(p, owner)
 	}
 	mu.Lock()
 	defer mu.Unlock()

@@ -3,6 +3,7 @@ package guise
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/guise-project/guise/internal/npa"
+	"github.com/guise-project/guise/internal/quota"
 	"github.com/guise-project/guise/token"
 )
 
@@ -23,7 +25,7 @@ type published struct {
 	path     string
 	file     os.FileInfo
 	arrived  chan arrival
-	waiting  shares // clients that have arrived, and nobody has accepted yet
+	waiting  quota.Shares[netip.Addr] // clients that have arrived, and nobody has accepted yet
 	shaking  atomic.Int32
 	patience time.Duration // with smbd
 	allow    sync.Mutex    // ListenConfig.Allow is asked by one at a time
@@ -58,7 +60,7 @@ func (l *Listener) publish() error {
 	}
 	l.published = &published{
 		sockets: sockets.(*net.UnixListener), path: path, file: info,
-		arrived: make(chan arrival), patience: handshakeTime, waiting: shares{most: mostArrived, each: mostWaitingOne},
+		arrived: make(chan arrival), patience: handshakeTime, waiting: quota.Shares[netip.Addr]{Most: mostArrived, Each: mostWaitingOne},
 	}
 	l.published.sockets.SetUnlinkOnClose(false)
 	return nil
@@ -193,7 +195,7 @@ func (l *Listener) acceptNetwork() {
 			if p.shaking.Add(1) > mostShaking {
 				p.shaking.Add(-1)
 				socket.Close()
-				l.config.Logger.Warn("client of another machine not let in", "pipe", l.pipe, "error", errCrowded)
+				l.log(slog.LevelWarn, 0, "client of another machine not let in", "error", errCrowded)
 				continue
 			}
 			go l.arriveFrom(socket)
@@ -204,7 +206,7 @@ func (l *Listener) acceptNetwork() {
 			return
 		default:
 		}
-		l.config.Logger.Warn("no client of another machine can be accepted for now", "pipe", l.pipe, "error", err, "pause", pause)
+		l.log(slog.LevelWarn, 0, "no client of another machine can be accepted for now", "error", err, "pause", pause)
 		select {
 		case <-time.After(pause):
 		case <-l.closing:
@@ -225,7 +227,7 @@ func (l *Listener) arriveFrom(socket *net.UnixConn) {
 	case err != nil:
 		// Closing is how smbd is told no; it takes no notice of a status.
 		socket.Close()
-		l.config.Logger.Warn("client of another machine not let in", "pipe", l.pipe, "client", t, "error", err)
+		l.log(slog.LevelWarn, 0, "client of another machine not let in", "client", t, "error", err)
 	case c == nil: // smbd only wanted to know whether somebody is there
 		socket.Close()
 	default:
@@ -234,7 +236,7 @@ func (l *Listener) arriveFrom(socket *net.UnixConn) {
 		c.server.observe(WatchKnown)
 		c.server.mu.Unlock()
 		l.arrive(arrival{conn: c})
-		l.published.waiting.give(c.server.network.client)
+		l.published.waiting.Give(c.server.network.client)
 	}
 }
 
@@ -279,14 +281,14 @@ func (l *Listener) shake(socket *net.UnixConn) (*Conn, *token.Token, error) {
 	if err = l.allows(t); err != nil {
 		return nil, t, err
 	}
-	if !l.published.waiting.take(request.Client.Addr()) {
+	if !l.published.waiting.Take(request.Client.Addr()) {
 		return nil, t, errCrowded
 	}
 	if _, err = socket.Write(request.Reply(l.config.Message)); err != nil {
-		l.published.waiting.give(request.Client.Addr())
+		l.published.waiting.Give(request.Client.Addr())
 		return nil, t, err
 	}
-	c := &Conn{socket: socket, pipe: l.pipe, message: l.config.Message}
+	c := newConn(socket, l.pipe, l.config.Message)
 	c.server = &serverEnd{
 		listener: l, peer: t, network: newNetworkClient(request.Client, l.config.Message),
 		known: &knownClient{qos: QoS{Level: t.Level(), Tracking: Static}, current: t, opened: t},

@@ -103,7 +103,7 @@ func (o *observers) admit(conn *net.UnixConn) {
 	}
 	if err != nil {
 		o.log("somebody was not let watch", "error", err)
-		closePipe(conn)
+		closePipe(conn, o.uid, false)
 		return
 	}
 	control(conn, withoutMarks)

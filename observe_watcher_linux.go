@@ -57,7 +57,7 @@ func (o *observers) watch(conn *net.UnixConn) {
 		line(&w.buffer, last)
 		w.conn.SetWriteDeadline(time.Now().Add(lastWrite))
 		_ = w.flush() // it is the first that is written there: there is room
-		closePipe(conn)
+		closePipe(conn, o.uid, false)
 		return
 	}
 	go w.run()
@@ -225,5 +225,5 @@ func (w *watcher) leave() {
 	}
 	o.admitted--
 	o.mu.Unlock()
-	closePipe(w.conn)
+	closePipe(w.conn, o.uid, false)
 }

@@ -212,6 +212,8 @@ type rawClient struct {
 	far  int
 	kept []int // token sockets
 	ends []func()
+
+	options func(fd int) error // set on sockets whose other copy the server gets, if not nil
 }
 
 func rawConnect(path string) int {

@@ -2,6 +2,7 @@ package guise
 
 import (
 	"errors"
+	"log/slog"
 	"slices"
 	"sync"
 
@@ -104,7 +105,7 @@ func (s *Scope) change(threads []*thread.Worn, t *token.Token) {
 		if s.client.lost == nil {
 			s.client.lost = err
 		}
-		go s.conn.server.listener.config.Logger.Warn("a scope can't follow its client", "pipe", s.conn.pipe, "client", t, "error", err)
+		s.conn.server.listener.log(slog.LevelWarn, s.conn.server.peer.UID(), "a scope can't follow its client", "client", t, "error", err)
 		nobody := s.conn.server.listener.nobody
 		s.token.Store(nobody)
 		for _, w := range s.client.threads {

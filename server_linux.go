@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -23,9 +24,12 @@ type serverEnd struct {
 	network  *networkClient // nil for a client of this machine
 	phase    atomic.Uint32
 	scopes   atomic.Int32 // in progress, for those who watch
-	mu       sync.Mutex   // guards becoming known, and known's fields
-	known    *knownClient
-	hop      atomic.Pointer[token.Hop] // the client's process, once somebody has asked
+	// refusesRights says that the kernel lets the client send no more descriptors.
+	refusesRights atomic.Bool
+	places        int        // of the process's descriptors, that the client takes; mu guards it once the client is known
+	mu            sync.Mutex // guards becoming known, and known's fields
+	known         *knownClient
+	hop           atomic.Pointer[token.Hop] // the client's process, once somebody has asked
 }
 
 // The phases of a server's end.
@@ -66,10 +70,6 @@ func (s *serverEnd) wait(ctx context.Context, c *Conn) error {
 	if s.phase.Load() != unknown {
 		return s.lostErr()
 	}
-	raw, err := c.socket.SyscallConn()
-	if err != nil {
-		return err
-	}
 	if ctx.Done() != nil {
 		// A deadline in the past wakes the reader. It is this call's own, so the caller's comes back.
 		woken := make(chan struct{})
@@ -84,7 +84,7 @@ func (s *serverEnd) wait(ctx context.Context, c *Conn) error {
 			}
 		}()
 	}
-	err = raw.Read(func(fd uintptr) bool {
+	err := c.raw.Read(func(fd uintptr) bool {
 		first, peekErr := announce.PeekFirst(int(fd))
 		return first != announce.Nothing || peekErr != nil || s.phase.Load() != unknown
 	})
@@ -122,7 +122,7 @@ func (s *serverEnd) meetOn(c *Conn, fd int) error {
 	}
 	known := &knownClient{current: s.peer, opened: s.peer}
 	if c.message {
-		known.messages = &messageReader{}
+		known.messages = &messageReader{owner: s.peer.UID()}
 	}
 	s.known = known
 	if err != nil {
@@ -161,7 +161,7 @@ func (s *serverEnd) meetOn(c *Conn, fd int) error {
 		err := channel.Follow(fd)
 		switch {
 		case errors.Is(err, announce.ErrCannotProve):
-			s.listener.config.Logger.Info("tracking is static", "pipe", c.pipe, "client", s.peer, "error", err)
+			s.listener.log(slog.LevelInfo, s.peer.UID(), "tracking is static", "client", s.peer, "error", err)
 			known.qos.Tracking = Static
 		case err != nil:
 			channel.Refuse(announce.RefusalFor(err))
@@ -188,7 +188,9 @@ func (s *serverEnd) meetOn(c *Conn, fd int) error {
 // met makes the socket ready for reading what comes after the preface, and lets everybody know what is known. s.mu is held.
 func (s *serverEnd) met(c *Conn, fd int, phase uint32) error {
 	// From here on no client may send descriptors. Kernels before Linux 6.16 don't have that.
-	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSRIGHTS, 0)
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSRIGHTS, 0) == nil {
+		s.refusesRights.Store(true)
+	}
 	if c.message {
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1); err != nil {
 			return s.loseLocked(c, fmt.Errorf("turning SO_PASSCRED on: %w", err))
@@ -197,6 +199,18 @@ func (s *serverEnd) met(c *Conn, fd int, phase uint32) error {
 	s.phase.Store(phase)
 	s.observe(WatchKnown)
 	return nil
+}
+
+// noteRead notes, after a read, whether descriptors can still come along with data: what was queued when met had the kernel refuse them may
+// bring some. On an empty queue there is none of that.
+func (s *serverEnd) noteRead(c *Conn) {
+	if s.refusesRights.Load() && !c.noRights.Load() {
+		control(c.socket, func(fd int) {
+			if left, err := unix.IoctlGetInt(fd, unix.TIOCINQ); err == nil && left == 0 {
+				c.noRights.Store(true)
+			}
+		})
+	}
 }
 
 // enough returns an error if the listener takes a higher level.
@@ -216,8 +230,7 @@ func (s *serverEnd) loseLocked(c *Conn, why error) error {
 	}
 	k.current = nil
 	s.phase.Store(lost)
-	// Nothing else may wait for a logger.
-	go s.listener.config.Logger.Warn("connection ended", "pipe", c.pipe, "client", s.peer, "error", k.lost)
+	s.listener.log(slog.LevelWarn, s.peer.UID(), "connection ended", "client", s.peer, "error", k.lost)
 	s.observe(WatchLost)
 	if f := k.following; f != nil {
 		if f.channel != nil {
@@ -263,7 +276,8 @@ func (s *serverEnd) read(c *Conn, p []byte) (int, error) {
 		return 0, c.fail("read", s.lostErr())
 	case static:
 		if !c.message {
-			n, err := c.socket.Read(p)
+			n, err := c.readStream(p, s.peer.UID())
+			s.noteRead(c)
 			return n, c.fail("read", err)
 		}
 		s.known.readMu.Lock()
@@ -298,7 +312,8 @@ func (s *serverEnd) readFollowing(c *Conn, p []byte) (int, error) {
 	if len(f.held) > 0 {
 		return s.returnHeld(c, p)
 	}
-	n, readErr := c.socket.Read(p)
+	n, readErr := c.readStream(p, s.peer.UID())
+	s.noteRead(c)
 	if n == 0 {
 		if err := s.lostErr(); err != nil {
 			return 0, err
@@ -413,6 +428,7 @@ func (s *serverEnd) close() {
 	if s.known != nil && s.known.following != nil {
 		s.known.following.end()
 	}
+	givePlaces(s.peer.UID(), s.places)
 	s.listener.observers.gone(s)
 }
 

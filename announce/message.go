@@ -138,7 +138,7 @@ const (
 	RefusedAccess   Refusal = iota + 1 // the server does not let this client in
 	RefusedProtocol                    // the client broke the protocol
 	RefusedVersion                     // the server does not speak the client's version
-	RefusedBusy                        // the server is out of descriptors
+	RefusedBusy                        // the server is out of descriptors, or the client's user has too many
 	RefusedProof                       // the client announced a context that the kernel does not prove
 	RefusedLevel                       // the client's level is below what the server needs
 )
@@ -147,7 +147,7 @@ var refusals = [...]string{
 	RefusedAccess:   "the server does not let this client in",
 	RefusedProtocol: "the server says that this client broke the protocol",
 	RefusedVersion:  "the server does not speak this version of the protocol",
-	RefusedBusy:     "the server is out of file descriptors; try again later",
+	RefusedBusy:     "the server is out of file descriptors, or this user has too many connections to it; try again later",
 	RefusedProof:    "the server could not have the announced context proved",
 	RefusedLevel:    "the server needs a higher impersonation level than this client states",
 }

@@ -24,20 +24,20 @@ const (
 // taken for a plain client: it would raise the level of one that is not.
 func PeekFirst(pipe int) (First, error) {
 	var b [1]byte
-	var in unixsocket.Inbox
-	// Without room for control data the kernel installs no descriptor and only says that there is one.
-	_, _, flags, err := in.Receive(pipe, b[:], nil, nil, unix.MSG_PEEK)
+	in := unixsocket.Get()
+	defer unixsocket.Put(in)
+	_, along, err := in.Peek(pipe, b[:])
 	if err == unix.ECONNRESET {
 		// The client has closed with something of ours unread. On a sequenced-packet socket that is said before what it had
 		// sent is handed out, and only once.
-		_, _, flags, err = in.Receive(pipe, b[:], nil, nil, unix.MSG_PEEK)
+		_, along, err = in.Peek(pipe, b[:])
 	}
 	switch {
 	case err == unix.EAGAIN:
 		return Nothing, nil
 	case err != nil:
 		return Nothing, fmt.Errorf("looking at what came first: %w", err)
-	case flags&unix.MSG_CTRUNC != 0:
+	case along:
 		return Preface, nil
 	}
 	return Plain, nil
@@ -46,19 +46,23 @@ func PeekFirst(pipe int) (First, error) {
 // ErrNoDescriptors says that a descriptor got lost on its way because this process can't have more of them.
 var ErrNoDescriptors = errors.New("out of file descriptors, or the peer sent more of them than the protocol has")
 
+// ErrBusy says that a client is turned away because its user takes too much already.
+var ErrBusy = errors.New("the server has no room for this user now")
+
 // ReceivePreface consumes the preface of a pipe where PeekFirst found one and returns the control channel that it carries.
 func ReceivePreface(pipe int) (*Receiver, error) {
+	peer := pipePeer(pipe)
 	in := inboxes.Get().(*inbox)
 	defer inboxes.Put(in)
-	r, err := in.recvInto(pipe, in.data[:1], false)
+	r, err := in.recvInto(pipe, in.data[:1], peer.uid)
 	if err != nil {
 		return nil, fmt.Errorf("receiving the preface: %w", err)
 	}
 	if err := checkPreface(r); err != nil {
-		discard.Descriptor(r.descriptor)
+		discard.Descriptor(r.descriptor, peer.uid)
 		return nil, err
 	}
-	return newReceiver(r.descriptor, pipe)
+	return newReceiver(r.descriptor, peer)
 }
 
 func checkPreface(r received) error {

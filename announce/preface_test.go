@@ -275,7 +275,7 @@ func TestRefusePrefaceTellsTheClientWhy(t *testing.T) {
 	near, far := pair(t, unix.SOCK_SEQPACKET)
 	sendMessage(t, client, "G", far)
 	leftover.ByThis(t, func() { RefusePreface(server, RefusedAccess) })
-	if m, err := receiveAnswer(near); err != nil || m != RefusedAccess {
+	if m, err := receiveAnswer(near, 0); err != nil || m != RefusedAccess {
 		t.Errorf("the client hears %v, %v", m, err)
 	}
 	sendMessage(t, client, "data")
@@ -301,15 +301,15 @@ func TestClientHearsOnlyAServersMessages(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			a, b := pair(t, unix.SOCK_SEQPACKET)
-			if m, err := receiveAnswer(b); m != nil || err != nil {
+			if m, err := receiveAnswer(b, 0); m != nil || err != nil {
 				t.Errorf("before anything came: %v, %v", m, err)
 			}
 			sendMessage(t, a, test.data)
-			if m, err := receiveAnswer(b); m != test.want || !errors.Is(err, test.err) {
+			if m, err := receiveAnswer(b, 0); m != test.want || !errors.Is(err, test.err) {
 				t.Errorf("the client hears %v, %v, want %v, %v", m, err, test.want, test.err)
 			}
 			unix.Shutdown(a, unix.SHUT_RDWR)
-			if m, err := receiveAnswer(b); m != nil || err != io.EOF {
+			if m, err := receiveAnswer(b, 0); m != nil || err != io.EOF {
 				t.Errorf("at the end: %v, %v, want io.EOF", m, err)
 			}
 		})
@@ -325,7 +325,7 @@ func TestServersDescriptorsAreNotKeptByAClient(t *testing.T) {
 	defer f.Close()
 	sendMessage(t, a, string(InForce{}.encode()), int(f.Fd()))
 	leftover.ByThis(t, func() {
-		if m, err := receiveAnswer(b); err == nil {
+		if m, err := receiveAnswer(b, 0); err == nil {
 			t.Logf("the message is taken for %v", m)
 		}
 	})

@@ -10,13 +10,14 @@ import (
 // Proof is a token socket that was believed, kept for passing it on. It is closed when the last of its holders lets go.
 type Proof struct {
 	fd      int
+	owner   uint32       // a uid: whose client it came from
 	token   *token.Token // as the kernel shows it
 	holders atomic.Int32
 }
 
 // newProof takes over fd, for one holder.
-func newProof(fd int, t *token.Token) *Proof {
-	p := &Proof{fd: fd, token: t}
+func newProof(fd int, owner uint32, t *token.Token) *Proof {
+	p := &Proof{fd: fd, owner: owner, token: t}
 	p.holders.Store(1)
 	return p
 }
@@ -32,7 +33,7 @@ func (p *Proof) Hold() *Proof {
 // Release takes a holder away.
 func (p *Proof) Release() {
 	if p != nil && p.holders.Add(-1) == 0 {
-		discard.PairEnd(p.fd)
+		discard.Socket(p.fd, p.owner)
 	}
 }
 

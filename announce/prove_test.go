@@ -219,11 +219,11 @@ func TestTokenSocketProvesOnlyTheClientsOwnContext(t *testing.T) {
 		{"accepted connection", accepted(abstract("guise-test-accepted")), me, claim, "has a name"},
 		{"accepted connection on a name that begins with NUL", accepted("\x00" + abstract("")), me, claim, "has a name"},
 		{"connected socket", connected(abstract("guise-test-connected")), me, claim, "has a name"},
-		{"later process with the same pid", ownToken, peer{me.pid, me.inode + 1}, claim, "another process"},
-		{"process that could not be asked for", ownToken, peer{me.pid, 0}, claim, "another process"},
+		{"later process with the same pid", ownToken, peer{pid: me.pid, inode: me.inode + 1}, claim, "another process"},
+		{"process that could not be asked for", ownToken, peer{pid: me.pid}, claim, "another process"},
 		{"no credentials", ownToken, me, func() *unix.Ucred { return nil }, "without credentials"},
 		{"sent by another process", ownToken, me, other(func(c *unix.Ucred) { c.Pid++ }), "sent by process"},
-		{"made by another process than the pipe's", ownToken, peer{me.pid + 1, me.inode}, other(func(c *unix.Ucred) { c.Pid++ }), "another process"},
+		{"made by another process than the pipe's", ownToken, peer{pid: me.pid + 1, inode: me.inode}, other(func(c *unix.Ucred) { c.Pid++ }), "another process"},
 		{"claim of another uid", ownToken, me, other(func(c *unix.Ucred) { c.Uid++ }), "claims uid"},
 		{"claim of another gid", ownToken, me, other(func(c *unix.Ucred) { c.Gid++ }), "claims uid"},
 	}
@@ -558,7 +558,7 @@ func TestClientHearsWhyThoughTheServerLeftItsMessagesUnread(t *testing.T) {
 	}
 	r.Refuse(RefusedAccess)
 	unix.Close(r.fd) // with the hello unread
-	if m, err := receiveAnswer(near); err != nil || m != RefusedAccess {
+	if m, err := receiveAnswer(near, 0); err != nil || m != RefusedAccess {
 		t.Errorf("the client hears %v, %v, want %v", m, err, RefusedAccess)
 	}
 }

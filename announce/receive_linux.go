@@ -10,80 +10,58 @@ import (
 	"github.com/guise-project/guise/internal/unixsocket"
 )
 
-// roomForOne is a control buffer's length with room for exactly one descriptor: CMSG_SPACE would have room for two.
-var roomForOne = unix.CmsgLen(4)
-
 // received is a message with what came along.
 type received struct {
 	data       []byte
 	truncated  bool // the message was longer than the buffer
-	lost       bool // MSG_CTRUNC: descriptors came that could not be had
+	lost       bool // descriptors came that could not be had, or more than one
 	descriptor int  // -1 if none came; the receiver's to close
 	cred       *unix.Ucred
 }
 
 // inbox is the memory that messages are received in, so that looking for one costs a system call and no garbage.
 type inbox struct {
-	data    [longest + 1]byte
-	control [64]byte
-	socket  unixsocket.Inbox
+	data   [longest + 1]byte
+	socket unixsocket.Inbox
 }
 
-// recv receives one message without waiting. At most one descriptor is let in, with close-on-exec; more count as lost.
-func (in *inbox) recv(fd int, withCred bool) (received, error) {
-	return in.recvInto(fd, in.data[:], withCred)
+// recv receives one message without waiting. At most one descriptor is let in, with close-on-exec; where more come all count as lost.
+// The other end is owner's, a uid.
+func (in *inbox) recv(fd int, owner uint32) (received, error) {
+	return in.recvInto(fd, in.data[:], owner)
 }
 
-func (in *inbox) recvInto(fd int, buf []byte, withCred bool) (received, error) {
-	room := roomForOne
-	if withCred {
-		room += unix.CmsgSpace(unix.SizeofUcred)
+func (in *inbox) recvInto(fd int, buf []byte, owner uint32) (received, error) {
+	if err := discard.Check(owner); err != nil {
+		return received{descriptor: -1}, fmt.Errorf("%w: %w", ErrNoDescriptors, err)
 	}
-	control := in.control[:]
-	n, controlLen, flags, err := in.socket.Receive(fd, buf, nil, control[:room], 0)
+	m, err := in.socket.Receive(fd, buf, nil)
 	if err != nil {
 		return received{descriptor: -1}, err
 	}
-	r := received{
-		data:       buf[:n],
-		truncated:  flags&unix.MSG_TRUNC != 0,
-		lost:       flags&unix.MSG_CTRUNC != 0,
-		descriptor: -1,
+	r := received{data: buf[:m.Length], truncated: m.Truncated, lost: m.Incomplete, descriptor: -1}
+	if m.HasCredentials {
+		cred := m.Credentials // the inbox's is another's soon
+		r.cred = &cred
 	}
-	messages, err := unix.ParseSocketControlMessage(control[:controlLen])
-	if err != nil {
+	switch {
+	case len(m.Descriptors) == 1 && !r.lost:
+		r.descriptor = m.Descriptors[0]
+	case len(m.Descriptors) > 0:
+		discard.Descriptors(m.Descriptors, owner)
 		r.lost = true
-		return r, nil
-	}
-	for i := range messages {
-		switch messages[i].Header.Type {
-		case unix.SCM_CREDENTIALS:
-			r.cred, err = unix.ParseUnixCredentials(&messages[i])
-		case unix.SCM_RIGHTS:
-			var fds []int
-			if fds, err = unix.ParseUnixRights(&messages[i]); err == nil {
-				for _, fd := range fds {
-					discard.Descriptor(r.descriptor)
-					r.descriptor = fd
-				}
-				r.lost = r.lost || len(fds) != 1
-			}
-		}
-		if err != nil {
-			r.lost = true
-		}
 	}
 	return r, nil
 }
 
-// receiveAnswer is how a client hears its server. Only plain messages are answers.
-func receiveAnswer(fd int) (any, error) {
+// receiveAnswer is how a client hears its server, a process of owner's. Only plain messages are answers.
+func receiveAnswer(fd int, owner uint32) (any, error) {
 	in := inboxes.Get().(*inbox)
 	defer inboxes.Put(in)
-	r, err := in.recv(fd, false)
+	r, err := in.recv(fd, owner)
 	if err == unix.ECONNRESET {
 		// The server closed its end with something of ours unread. What it had said before is still there.
-		r, err = in.recv(fd, false)
+		r, err = in.recv(fd, owner)
 	}
 	if err == unix.EAGAIN {
 		return nil, nil
@@ -91,7 +69,7 @@ func receiveAnswer(fd int) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	discard.Descriptor(r.descriptor)
+	discard.Descriptor(r.descriptor, owner)
 	if len(r.data) == 0 {
 		return nil, io.EOF
 	}

@@ -27,23 +27,30 @@ type Receiver struct {
 // peer is the process at the other end of the pipe.
 type peer struct {
 	pid   int32
+	uid   uint32 // who answers for the descriptors that come
 	inode uint64 // of its pidfd; 0 where the kernel has no SO_PEERPIDFD or no pidfs
 }
 
+// pipePeer returns the process at the other end of a pipe, as the kernel froze it. It is nobody's if the kernel does not say.
+func pipePeer(pipe int) peer {
+	cred, err := unix.GetsockoptUcred(pipe, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err != nil {
+		return peer{uid: ^uint32(0)}
+	}
+	return peer{pid: cred.Pid, uid: cred.Uid}
+}
+
 // newReceiver takes over fd.
-func newReceiver(fd, pipe int) (*Receiver, error) {
-	r := &Receiver{fd: fd}
+func newReceiver(fd int, of peer) (*Receiver, error) {
+	r := &Receiver{fd: fd, peer: of}
 	err := unnamedPair(fd)
 	if err == nil {
 		// Only now: with SO_PASSCRED a socket gives itself a name when it sends.
 		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1)
 	}
 	if err != nil {
-		discard.Descriptor(fd)
+		discard.Descriptor(fd, of.uid)
 		return nil, fmt.Errorf("%w: the preface's descriptor is no control channel: %w", ErrProtocol, err)
-	}
-	if cred, err := unix.GetsockoptUcred(pipe, unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
-		r.peer.pid = cred.Pid
 	}
 	return r, nil
 }
@@ -52,7 +59,7 @@ func newReceiver(fd, pipe int) (*Receiver, error) {
 // speaks for itself.
 func (r *Receiver) Hello() (Hello, *Way, error) {
 	m, got, err := r.receive()
-	discard.Descriptor(got.descriptor)
+	discard.Descriptor(got.descriptor, r.peer.uid)
 	switch {
 	case err != nil:
 		return Hello{}, nil, err
@@ -134,7 +141,7 @@ func (r *Receiver) Next() (*Announced, error) {
 	dispose := discard.Descriptor
 	defer func() {
 		if dispose != nil {
-			dispose(got.descriptor)
+			dispose(got.descriptor, r.peer.uid)
 		}
 	}()
 	if m == nil || err != nil {
@@ -151,7 +158,7 @@ func (r *Receiver) Next() (*Announced, error) {
 		}
 		t, err := r.peer.prove(got.descriptor, got.cred, way != nil)
 		if m.Now && (errors.Is(err, errGone) || err == nil && t.Gone()) {
-			dispose = discard.PairEnd
+			dispose = discard.Socket
 			return nil, ErrLeftOut // its last proven context stands
 		}
 		if err != nil {
@@ -161,7 +168,7 @@ func (r *Receiver) Next() (*Announced, error) {
 		return &Announced{
 			Token:    t.Restrict(token.Statement{Level: m.Level, EffectiveOnly: m.EffectiveOnly, Capabilities: m.Capabilities, Network: m.Network}),
 			Sequence: m.Sequence, Source: m.Source, Now: m.Now, At: m.At, Way: way,
-			Proof: newProof(got.descriptor, t),
+			Proof: newProof(got.descriptor, r.peer.uid, t),
 		}, nil
 	case Lost:
 		if got.descriptor >= 0 {
@@ -203,10 +210,10 @@ func (r *Receiver) receive() (any, received, error) {
 var inboxes = sync.Pool{New: func() any { return new(inbox) }}
 
 func (r *Receiver) receiveInto(in *inbox) (any, received, error) {
-	got, err := in.recv(r.fd, true)
+	got, err := in.recv(r.fd, r.peer.uid)
 	if err == unix.ECONNRESET {
 		// The client closed its end with something of ours unread. What it had sent before is still there.
-		got, err = in.recv(r.fd, true)
+		got, err = in.recv(r.fd, r.peer.uid)
 	}
 	switch {
 	case err == unix.EAGAIN:
@@ -256,7 +263,7 @@ func (r *Receiver) send(b []byte) {
 
 // Close closes the server's end. Its queue may hold what a stranger put there; then that is not closed on the caller's time.
 func (r *Receiver) Close() {
-	discard.PairEnd(r.fd)
+	discard.Socket(r.fd, r.peer.uid)
 	r.fd = -1
 }
 
@@ -268,7 +275,7 @@ func RefusalFor(err error) Refusal {
 		return RefusedVersion
 	case errors.Is(err, ErrUnproven):
 		return RefusedProof
-	case errors.Is(err, ErrNoDescriptors):
+	case errors.Is(err, ErrNoDescriptors), errors.Is(err, ErrBusy):
 		return RefusedBusy
 	case errors.Is(err, token.ErrLevel):
 		return RefusedLevel

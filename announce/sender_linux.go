@@ -19,7 +19,8 @@ import (
 // deadline, and close.
 type Sender struct {
 	end      *channelEnd
-	far      int // the server's end, until the preface; else -1
+	far      int    // the server's end, until the preface; else -1
+	server   uint32 // the uid at the other end of the pipe
 	sequence uint64
 	wayOut   bool     // a way has been sent, and not yet the message that it is for
 	owed     *context // that message, if it could not be sent: nothing else may take its place
@@ -72,6 +73,7 @@ func Make(before func(*Sender) error, hello Hello) (*Sender, error) {
 
 // Preface hands the far end to the server over pipe, a connected Unix socket to which nothing was written yet and which stays the caller's.
 func (s *Sender) Preface(pipe int) error {
+	s.server = pipePeer(pipe).uid
 	err := trySend(pipe, []byte{PrefaceByte}, unix.UnixRights(s.far))
 	unix.Close(s.far)
 	s.far = -1
@@ -220,7 +222,7 @@ func (s *Sender) Settle(how Sending) error {
 	if err := s.sendContext(how, s.owed); err != nil {
 		return err
 	}
-	discard.PairEnd(s.owed.fd) // its maker may have queued something on it
+	discard.Socket(s.owed.fd, s.server) // its maker may have queued something on it
 	s.owed = nil
 	return nil
 }
@@ -286,7 +288,7 @@ func (s *Sender) WaitAnswer(took func(any), enough func() bool) error {
 func (s *Sender) hear(fd int, took func(any)) (ok, waiting bool, err error) {
 	s.hearing.Lock()
 	defer s.hearing.Unlock()
-	m, err := receiveAnswer(fd)
+	m, err := receiveAnswer(fd, s.server)
 	if m == nil || err != nil {
 		return false, s.waiting, err
 	}
@@ -300,28 +302,34 @@ func (s *Sender) setWaiting(waiting bool) {
 	s.waiting = waiting
 }
 
+// Server returns the uid of whoever listens on the pipe that the preface went over.
+func (s *Sender) Server() uint32 { return s.server }
+
 // SetDeadline bounds how long sending and WaitAnswer wait. The zero time is no bound.
 func (s *Sender) SetDeadline(t time.Time) error { return s.end.setDeadline(t) }
 
 // Close closes the client's end. What the server has put on it is not closed on the caller's time. What is owed stays until
 // [Sender.Forget].
 func (s *Sender) Close() error {
+	var closing discard.Closing
 	pending := false
 	err := s.end.control(func(fd int) {
-		pending = unix.Shutdown(fd, unix.SHUT_RDWR) == nil && unixsocket.Pending(fd)
+		// Nobody else has a copy of this end.
+		if pending = unix.Shutdown(fd, unix.SHUT_RDWR) == nil && unixsocket.Pending(fd); pending {
+			closing = discard.Begin(fd)
+		}
 	})
 	if err != nil || !pending {
 		return s.end.close()
 	}
-	s.end.setDeadline(time.Unix(1, 0)) // whoever still waits need not
-	discard.Call(func() { s.end.close() })
+	closing.End(s.server, func() { s.end.close() })
 	return nil
 }
 
 // Forget lets go of what is owed, after Close.
 func (s *Sender) Forget() {
 	if s.owed != nil {
-		discard.PairEnd(s.owed.fd)
+		discard.Socket(s.owed.fd, s.server)
 		s.owed = nil
 	}
 }

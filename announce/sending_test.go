@@ -325,7 +325,7 @@ func TestProofIsClosedByTheLastOfItsHolders(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					p := newProof(far, of)
+					p := newProof(far, 0, of)
 					for range holders - 1 {
 						if p.Hold() != p {
 							t.Fatal("Hold returns another proof")

@@ -98,7 +98,7 @@ func (w *Worn) enter(t *token.Token) error {
 			stop(fmt.Sprintf("a thread that was to act as uid %d is half changed (%v) and can't be restored: %v", t.UID(), err, undo))
 		}
 		setWorn(w.tid, w.outer)
-		return fmt.Errorf("acting as %s: %w", t, err)
+		return fmt.Errorf("acting as uid %d, gid %d with %d supplementary groups: %w", t.UID(), t.GID(), len(w.groups), err)
 	}
 	w.in()
 	return nil

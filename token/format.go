@@ -2,8 +2,8 @@ package token
 
 import (
 	"encoding/json"
+	"fmt"
 	"log/slog"
-	"os/user"
 	"strconv"
 	"strings"
 )
@@ -13,7 +13,8 @@ import (
 //
 //	alice(1001) groups=alice(1001),audio(29)
 //
-// It asks the account database for the names. An id without an account stands alone.
+// It asks the account database for the names, which may take as long as a name service does, and remembers them for ten seconds. An id
+// without an account stands alone. Of more than 16 groups it says how many more there are.
 func (t *Token) String() string {
 	if t == nil || t.source.Kind == 0 {
 		return "nobody"
@@ -22,11 +23,18 @@ func (t *Token) String() string {
 	b.WriteString(userLabel(t.uid))
 	b.WriteString(" groups=")
 	b.WriteString(groupLabel(t.gid))
-	for _, g := range t.groups {
-		if g != t.gid {
-			b.WriteByte(',')
-			b.WriteString(groupLabel(g))
+	shown := 0
+	for i, g := range t.groups {
+		if g == t.gid {
+			continue
 		}
+		if shown == mostNamed {
+			fmt.Fprintf(&b, " and %d more", len(t.groups)-i)
+			break
+		}
+		shown++
+		b.WriteByte(',')
+		b.WriteString(groupLabel(g))
 	}
 	if c := t.Capabilities(); c != (Capabilities{}) {
 		b.WriteString(" capabilities=" + c.Effective.String())
@@ -58,15 +66,18 @@ type jsonID struct {
 }
 
 // MarshalJSON returns an object with the members user, group and groups (each an id and, where there is an account, a
-// name), level, effectiveOnly, permitted, effective, label, source, pid, origin (for a context that came over the network) and neverWorn
+// name; of the groups the first 16 have one), level, effectiveOnly, permitted, effective, label, source, pid, origin (for a context that came over the network) and neverWorn
 // (why, if it can't be worn). There is no way back.
 func (t *Token) MarshalJSON() ([]byte, error) {
 	if t == nil || t.source.Kind == 0 {
 		return []byte("null"), nil
 	}
-	groups := make([]jsonID, len(t.groups))
+	list := make([]jsonID, len(t.groups))
 	for i, g := range t.groups {
-		groups[i] = jsonID{g, groupName(g)}
+		list[i].ID = g
+		if i < mostNamed {
+			list[i].Name = groupName(g)
+		}
 	}
 	neverWorn := ""
 	if t.obstacle != nil {
@@ -87,7 +98,7 @@ func (t *Token) MarshalJSON() ([]byte, error) {
 		Origin        *Origin  `json:"origin,omitempty"`
 		NeverWorn     string   `json:"neverWorn,omitempty"`
 	}{
-		jsonID{t.uid, userName(t.uid)}, jsonID{t.gid, groupName(t.gid)}, groups,
+		jsonID{t.uid, userName(t.uid)}, jsonID{t.gid, groupName(t.gid)}, list,
 		t.Level(), t.effectiveOnly, c.Permitted, c.Effective, t.label,
 		t.source.Kind.String(), t.source.PID, t.origin, neverWorn,
 	})
@@ -107,18 +118,5 @@ func label(id uint32, name string) string {
 	return name + "(" + number + ")"
 }
 
-func userName(uid uint32) string {
-	u, err := user.LookupId(strconv.FormatUint(uint64(uid), 10))
-	if err != nil {
-		return ""
-	}
-	return u.Username
-}
-
-func groupName(gid uint32) string {
-	g, err := user.LookupGroupId(strconv.FormatUint(uint64(gid), 10))
-	if err != nil {
-		return ""
-	}
-	return g.Name
-}
+func userName(uid uint32) string  { return users.of(uid) }
+func groupName(gid uint32) string { return groups.of(gid) }

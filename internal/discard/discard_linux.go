@@ -1,84 +1,210 @@
-// Package discard closes descriptors that strangers had a hand in. Closing one can block for as long as they like: a TCP
-// socket that lingers, a file on a file system that they serve themselves, or a Unix socket with such things in its queue. So
-// it never happens on the caller's time, and only a bounded number of threads ever wait.
+// Package discard closes descriptors that strangers had a hand in. Closing one can block for as long as they like, so it never happens on
+// the caller's time, and what one user sent holds up nobody else's.
+//
+// There are two kinds of them:
+//
+//   - Sockets of this process's own, to which strangers can send: a pipe, a control channel, a token socket. What is in the queue goes
+//     with the socket, and a TCP socket in there may linger (SO_LINGER, socket(7)). An empty one is closed at once. One that is not is
+//     handed to a process that exits: to an exiting process no socket lingers.
+//   - What came out of a queue, and is in this process's table. A file on the sender's own FUSE makes each close(2) of it wait for the
+//     sender's answer, an exiting process's too. One goroutine for each user closes what that user sent, one after the other.
+//     [Check] says whether a user has too much waiting, and callers take nothing more from that one.
+//
+// That a queue is empty is never found out by looking into it: whoever has a copy of the socket can have a look at it see nothing
+// (SO_PEEK_OFF), or lose a message to another reader.
 package discard
 
 import (
+	"errors"
+	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/guise-project/guise/internal/unixsocket"
+	"github.com/guise-project/guise/internal/launch"
 )
 
-// atMost is how many threads may be blocked in close(2) at once.
-const atMost = 16
+// mostHeld is how many descriptors of one user's may wait to be closed before nothing more is to be taken from that user.
+const mostHeld = 256
 
-var waiting struct {
-	mu      sync.Mutex
-	idle    sync.Cond
-	queue   []func()
-	closers int
+var state struct {
+	mu   sync.Mutex
+	idle sync.Cond
+	busy int // closers, batches and exiting processes
+
+	slot    slot
+	batch   *batch // that is being filled, nil if there is none
+	closers map[uint32]*closer
+	over    atomic.Int32 // closers that are
 }
 
-func init() { waiting.idle.L = &waiting.mu }
+func init() { state.idle.L = &state.mu }
 
-// Descriptor takes over fd and closes it soon. It does not block.
-func Descriptor(fd int) {
+// Prepare takes what closing takes, for a process that may be out of descriptors, or hold those of strangers, when it comes to it.
+func Prepare() {
+	state.mu.Lock()
+	defer state.mu.Unlock()
+	state.slot.open()
+	_ = launch.Prepare() // without it Start fails, and is tried again
+}
+
+// closer closes what one user sent.
+type closer struct {
+	queue []func()
+	over  bool // more than mostHeld have waited, and not all of them have been closed since
+}
+
+// Socket takes over fd, a Unix socket that owner, a uid, or whoever has a copy of the other end, may have sent descriptors to. It shuts it
+// down, closes it if nothing is in its queue, and has it closed otherwise. It does not block.
+func Socket(fd int, owner uint32) {
 	if fd >= 0 {
-		run(func() { unix.Close(fd) })
+		c := Begin(fd)
+		c.End(owner, func() { unix.Close(fd) })
 	}
 }
 
-// PairEnd takes over fd, which is one end of a socketpair(2), and closes it: at once if nothing is queued on it, and so nothing can
-// block.
-func PairEnd(fd int) {
-	if fd < 0 {
+// Closing is the closing of a socket in two steps, for one that must not be touched by number outside of a call such as
+// [syscall.RawConn].Control.
+type Closing struct {
+	none  bool   // there is nothing in its queue
+	batch *batch // that has a copy of it
+}
+
+// Begin shuts down fd, a socket as for [Socket], and looks what becomes of its queue. [Closing.End] has to follow, and does not block either.
+func Begin(fd int) Closing {
+	_ = unix.Shutdown(fd, unix.SHUT_RDWR) // so that the queue can only shrink
+	state.mu.Lock()
+	defer state.mu.Unlock()
+	if state.slot.holdsNone(fd) {
+		return Closing{none: true}
+	}
+	b := toEnd(fd)
+	if b != nil {
+		b.closing++
+	}
+	return Closing{batch: b}
+}
+
+// End calls closing, which closes the socket, when that does not block: now, or on a goroutine of owner's, a uid.
+func (c Closing) End(owner uint32, closing func()) {
+	switch {
+	case c.none:
+		closing()
+	case c.batch != nil:
+		closing() // not the last, and a socket waits for nothing then
+		state.mu.Lock()
+		defer state.mu.Unlock()
+		if c.batch.closing--; c.batch.closing == 0 {
+			c.batch.closed.Broadcast()
+		}
+	default:
+		state.mu.Lock()
+		defer state.mu.Unlock()
+		toCloser(owner, closing)
+	}
+}
+
+// Descriptor takes over fd, which owner, a uid, has sent, and closes it soon. It does not block.
+func Descriptor(fd int, owner uint32) {
+	if fd >= 0 {
+		Descriptors([]int{fd}, owner)
+	}
+}
+
+// Descriptors is [Descriptor] for all that came with one message.
+func Descriptors(fds []int, owner uint32) {
+	if len(fds) == 0 {
 		return
 	}
-	if unix.Shutdown(fd, unix.SHUT_RDWR) == nil && !unixsocket.Pending(fd) {
-		unix.Close(fd)
-		return
+	var sockets, others []int
+	for _, fd := range fds {
+		if _, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN); err == nil {
+			sockets = append(sockets, fd)
+		} else {
+			others = append(others, fd)
+		}
 	}
-	Descriptor(fd)
+	state.mu.Lock()
+	defer state.mu.Unlock()
+	if len(sockets) > 0 && toEnd(sockets...) != nil {
+		for _, fd := range sockets {
+			unix.Close(fd) // as in End
+		}
+	} else {
+		others = append(others, sockets...)
+	}
+	for _, fd := range others {
+		toCloser(owner, func() { unix.Close(fd) })
+	}
 }
 
-// Call calls closing soon, for things that are more than a descriptor. It does not block.
-func Call(closing func()) { run(closing) }
+// ErrHeld is what errors of [Check] wrap.
+var ErrHeld = errors.New("descriptors that this user sent can't be closed")
 
-func run(f func()) {
-	waiting.mu.Lock()
-	defer waiting.mu.Unlock()
-	waiting.queue = append(waiting.queue, f)
-	if waiting.closers < atMost {
-		waiting.closers++
-		go work()
+// Check returns an error if owner, a uid, has so many descriptors waiting to be closed that nothing more is to be taken from that user.
+func Check(owner uint32) error {
+	if state.over.Load() == 0 {
+		return nil
+	}
+	state.mu.Lock()
+	defer state.mu.Unlock()
+	if c := state.closers[owner]; c != nil && c.over {
+		return fmt.Errorf("%w: uid %d has %d waiting", ErrHeld, owner, len(c.queue))
+	}
+	return nil
+}
+
+// toCloser gives something to close to the owner's closer. state.mu is held.
+func toCloser(owner uint32, closing func()) {
+	c := state.closers[owner]
+	if c == nil {
+		if state.closers == nil {
+			state.closers = make(map[uint32]*closer)
+		}
+		c = new(closer)
+		state.closers[owner] = c
+		state.busy++
+		go c.work(owner)
+	}
+	c.queue = append(c.queue, closing)
+	if len(c.queue) > mostHeld && !c.over {
+		c.over = true
+		state.over.Add(1)
 	}
 }
 
-func work() {
-	waiting.mu.Lock()
-	defer waiting.mu.Unlock()
-	for len(waiting.queue) > 0 {
-		f := waiting.queue[0]
-		waiting.queue[0] = nil
-		waiting.queue = waiting.queue[1:]
-		waiting.mu.Unlock()
-		f()
-		waiting.mu.Lock()
+// work closes everything in the queue, where what is being closed stays meanwhile.
+func (c *closer) work(owner uint32) {
+	state.mu.Lock()
+	defer state.mu.Unlock()
+	for len(c.queue) > 0 {
+		closing := c.queue[0]
+		state.mu.Unlock()
+		closing()
+		state.mu.Lock()
+		c.queue[0] = nil
+		c.queue = c.queue[1:]
 	}
-	waiting.queue = nil
-	waiting.closers--
-	if waiting.closers == 0 {
-		waiting.idle.Broadcast()
+	if c.over {
+		state.over.Add(-1)
+	}
+	delete(state.closers, owner)
+	done()
+}
+
+// done notes that something that Wait waits for has ended. state.mu is held.
+func done() {
+	if state.busy--; state.busy == 0 {
+		state.idle.Broadcast()
 	}
 }
 
 // Wait blocks until everything that was handed over has been closed.
 func Wait() {
-	waiting.mu.Lock()
-	defer waiting.mu.Unlock()
-	for waiting.closers > 0 {
-		waiting.idle.Wait()
+	state.mu.Lock()
+	defer state.mu.Unlock()
+	for state.busy > 0 {
+		state.idle.Wait()
 	}
 }

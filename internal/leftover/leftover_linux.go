@@ -33,7 +33,13 @@ func Main(m *testing.M) int {
 var start = struct {
 	credentials string
 	descriptors map[string]string
-}{mustCredentials(), Descriptors()}
+}{mustCredentials(), ownDescriptors()}
+
+// ownDescriptors returns the descriptors that the process has, those that package discard keeps among them.
+func ownDescriptors() map[string]string {
+	discard.Prepare()
+	return Descriptors()
+}
 
 func mustCredentials() string {
 	s, err := credentials("/proc/self")
@@ -47,10 +53,17 @@ func mustCredentials() string {
 func Check() error {
 	discard.Wait()
 	Settle()
-	const patience = 4 * time.Second // where no Settle is set, what is kept open for a while goes by itself
+	return gone(func() error { return errors.Join(Threads(), opened(start.descriptors), checkChildren()) })
+}
+
+// Patience is how long what is on its way out is waited for.
+var Patience = 30 * time.Second
+
+// gone returns nil once f does, and what it returns last if that takes too long: where no Settle is set, what is kept open for a while goes
+// by itself, and what others close goes when they come to it.
+func gone(f func() error) error {
 	for begun := time.Now(); ; time.Sleep(5 * time.Millisecond) {
-		err := errors.Join(Threads(), opened(start.descriptors), checkChildren())
-		if err == nil || time.Since(begun) > patience {
+		if err := f(); err == nil || time.Since(begun) > Patience {
 			return err
 		}
 	}
@@ -130,7 +143,7 @@ func ByThis(t *testing.T, f func()) {
 	f()
 	discard.Wait()
 	Settle()
-	if err := errors.Join(opened(before), Threads()); err != nil {
+	if err := gone(func() error { return errors.Join(opened(before), Threads()) }); err != nil {
 		t.Error(err)
 	}
 }
