@@ -39,12 +39,17 @@ var changesLimit = readiness.Limit{Times: 8, Interval: 10 * time.Millisecond}
 func (s *serverEnd) newFollowing(c *Conn, channel *announce.Receiver, source uint64) (*following, error) {
 	opened := &announce.Announced{Token: s.known.current, Source: source}
 	f := &following{channel: channel, placed: opened, current: opened}
-	err := takePlace(s.peer.UID())
+	err := s.listener.takeChannelPlace(s.peer.UID())
 	if err != nil {
 		return nil, err
 	}
 	s.places++ // given back with the connection's
-	f.watched, err = readiness.Add(channel.Descriptor(), changesLimit, func() { s.hear(c) })
+	hear := func() { s.hear(c) }
+	if fewDescriptors() {
+		// A message with more of them than this process may have can keep whoever receives it.
+		hear = func() { go s.hear(c) }
+	}
+	f.watched, err = readiness.Add(channel.Descriptor(), changesLimit, hear)
 	return f, err
 }
 

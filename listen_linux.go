@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"os/user"
@@ -43,6 +44,10 @@ type ListenConfig struct {
 	// Level is the least that clients have to allow; those that state less are turned away, and told so. LevelUnstated
 	// lets all in.
 	Level Level
+	// MaxPerUser is how many connections one user of this machine may have at once; further ones are turned away, and told so. 0 means as many
+	// as leave room for others: as long as four times as many of the process's descriptors stay free. Root's clients are not bound by that. The
+	// uids that /etc/subuid gives to a user are one user together. Connections count until they are closed.
+	MaxPerUser int
 	// AllowForeignRoot lets scopes wear uid 0 of another mount or user namespace than this process's: a container's root,
 	// or clients of a service that has a mount namespace of its own. With Network it lets them wear other machines' root, too, with this
 	// process's capabilities.
@@ -86,6 +91,7 @@ type Listener struct {
 
 	lastToken atomic.Pointer[token.Token]
 	clientLog clientLog
+	perUser   quota.Shares[quota.User] // connections, if that has a bound
 	refusing  quota.Shares[quota.User] // clients that are being told that they are not let in
 	closing   chan struct{}
 	closeOnce sync.Once
@@ -202,11 +208,12 @@ func ListenFile(f *os.File, config *ListenConfig) (*Listener, error) {
 
 func newListener(config *ListenConfig) *Listener {
 	l := &Listener{closing: make(chan struct{})}
-	l.clientLog.telling = quota.Shares[quota.User]{Most: mostTelling, Each: mostTellingOne}
-	l.refusing = quota.Shares[quota.User]{Most: mostTelling, Each: mostTellingOne}
 	if config != nil {
 		l.config = *config
 	}
+	l.clientLog.telling = quota.Shares[quota.User]{Most: mostTelling, Each: mostTellingOne}
+	l.perUser = quota.Shares[quota.User]{Most: math.MaxInt, Each: l.config.MaxPerUser}
+	l.refusing = quota.Shares[quota.User]{Most: mostTelling, Each: mostTellingOne}
 	if l.config.Logger == nil {
 		l.config.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -495,9 +502,9 @@ func (l *Listener) admit(socket *net.UnixConn) (*Conn, error) {
 			t = t.AllowForeignRoot()
 		}
 		t = l.shared(t)
-		if err = takePlace(t.UID()); err == nil {
+		if err = l.takePlace(t.UID()); err == nil {
 			if err = l.allows(t); err != nil {
-				givePlaces(t.UID(), 1)
+				l.givePlaces(t.UID(), 1)
 			}
 		}
 	}

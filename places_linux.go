@@ -20,18 +20,49 @@ var places = sync.OnceValue(func() *quota.Fair {
 	return quota.NewFair(most - min(most/4, mostOwn))
 })
 
+// fewDescriptors reports whether one message could bring more descriptors than this process can have: what has no place in its table the
+// kernel closes inside recvmsg(2).
+var fewDescriptors = sync.OnceValue(func() bool {
+	var limit unix.Rlimit
+	return unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil && limit.Cur < 2*mostOwn
+})
+
 // mostOwn is how many descriptors are left to the process itself, at most; a quarter of those that it may have if that is less.
 const mostOwn = 1024
 
-// takePlace takes a descriptor's place for a client of uid.
-func takePlace(uid uint32) error {
+// takePlace takes a place for the connection of a client of uid.
+func (l *Listener) takePlace(uid uint32) error {
 	if err := discard.Check(uid); err != nil {
 		return err
 	}
-	if !places().Take(quota.Of(uid), 1) {
-		return fmt.Errorf("%w: uid %d has as many connections as leave room for others", announce.ErrBusy, uid)
+	user := quota.Of(uid)
+	if l.config.MaxPerUser > 0 {
+		if !l.perUser.Take(user) {
+			return fmt.Errorf("%w: uid %d has %d connections (ListenConfig.MaxPerUser)", announce.ErrBusy, uid, l.config.MaxPerUser)
+		}
+		return nil
+	}
+	if !places().Take(user, 1) {
+		return fmt.Errorf("%w: uid %d has as many connections as leave room for others (see ListenConfig.MaxPerUser)", announce.ErrBusy, uid)
 	}
 	return nil
 }
 
-func givePlaces(uid uint32, n int) { places().Give(quota.Of(uid), n) }
+// takeChannelPlace takes one more for its control channel.
+func (l *Listener) takeChannelPlace(uid uint32) error {
+	if l.config.MaxPerUser == 0 && !places().Take(quota.Of(uid), 1) {
+		return fmt.Errorf("%w: the connections of uid %d leave no room for one with dynamic tracking", announce.ErrBusy, uid)
+	}
+	return nil
+}
+
+// givePlaces gives back those of a connection, which has taken n.
+func (l *Listener) givePlaces(uid uint32, n int) {
+	switch user := quota.Of(uid); {
+	case n == 0: // a client of another machine
+	case l.config.MaxPerUser > 0:
+		l.perUser.Give(user)
+	default:
+		places().Give(user, n)
+	}
+}

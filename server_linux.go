@@ -422,13 +422,25 @@ func (s *serverEnd) qosInForce(c *Conn) QoS {
 	return s.known.qos
 }
 
+// close lets go of everything. It does not wait for who is just receiving something from the client.
 func (s *serverEnd) close() {
-	s.mu.Lock()
+	if !s.mu.TryLock() {
+		go func() {
+			s.mu.Lock()
+			s.closeLocked()
+		}()
+		return
+	}
+	s.closeLocked()
+}
+
+// closeLocked unlocks s.mu.
+func (s *serverEnd) closeLocked() {
 	defer s.mu.Unlock()
 	if s.known != nil && s.known.following != nil {
 		s.known.following.end()
 	}
-	givePlaces(s.peer.UID(), s.places)
+	s.listener.givePlaces(s.peer.UID(), s.places)
 	s.listener.observers.gone(s)
 }
 

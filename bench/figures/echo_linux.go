@@ -34,7 +34,7 @@ func (k echoKind) listen(path string) (net.Listener, error) {
 	if k.plain {
 		return net.Listen(k.network, path)
 	}
-	return guise.Listen(path, &guise.ListenConfig{Message: k.network == "unixpacket"})
+	return guise.Listen(path, &guise.ListenConfig{Message: k.network == "unixpacket", MaxPerUser: 1 << 20})
 }
 
 func (k echoKind) dial(path string) (net.Conn, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"sync"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/guise-project/guise"
+	"github.com/guise-project/guise/internal/quota"
 	"github.com/guise-project/guise/token"
 )
 
@@ -24,10 +26,19 @@ const defaultGrace = 5 * time.Second
 
 func (l *limits) add(flags *pflag.FlagSet) {
 	flags.Var((*countFlag)(&l.max), "max", "serve at most `N` clients at once; further ones wait (unstated: no limit)")
-	flags.Var((*countFlag)(&l.perUser), "max-per-user", "serve at most `N` clients of one uid at once; further ones are refused (unstated: no limit)")
+	flags.Var((*countFlag)(&l.perUser), "max-per-user", "serve at most `N` clients of one uid at once; further ones are refused (unstated: as many as leave room for others)")
 	flags.DurationVar(&l.timeout, "timeout", 0, "end COMMAND after this `DURATION`, such as 90s or 1h (unstated: no limit)")
 	flags.DurationVar(&l.idle, "idle", 0, "end COMMAND when nothing has passed on the pipe for this `DURATION`, such as 5m (unstated: no limit)")
 	flags.DurationVar(&l.grace, "grace", defaultGrace, "the `DURATION` that COMMAND has to end after SIGTERM, before SIGKILL")
+}
+
+// connections returns the bound of a user's connections, before their commands are started: none if there is one of those, and the default
+// if there isn't.
+func (l *limits) connections() int {
+	if l.perUser > 0 {
+		return math.MaxInt
+	}
+	return 0
 }
 
 // countFlag is a flag's number of clients; 0 is unstated.
@@ -65,11 +76,15 @@ func (l *limits) check(flags *pflag.FlagSet) error {
 type places struct {
 	free    chan struct{} // has room for as many as there may be, nil if there may be any number
 	perUser int
+	fair    *quota.Fair // if perUser is not stated
 
 	mu    sync.Mutex
 	count int
-	users map[uint32]int // how many each uid has, if that has a limit
+	users map[quota.User]int // how many each user has, if that has a limit
 }
+
+// mostDivided is how many clients' commands users share, where nothing is stated.
+const mostDivided = 1000
 
 func newPlaces(l *limits) *places {
 	p := &places{perUser: l.perUser}
@@ -77,7 +92,9 @@ func newPlaces(l *limits) *places {
 		p.free = make(chan struct{}, l.max)
 	}
 	if l.perUser > 0 {
-		p.users = make(map[uint32]int)
+		p.users = make(map[quota.User]int)
+	} else {
+		p.fair = quota.NewFair(mostDivided)
 	}
 	return p
 }
@@ -104,8 +121,11 @@ func (p *places) allow(client *token.Token) error {
 
 // hasPlace is allow with mu held.
 func (p *places) hasPlace(uid uint32) error {
-	if n := p.users[uid]; p.users != nil && n >= p.perUser {
+	if n := p.users[quota.Of(uid)]; p.users != nil && n >= p.perUser {
 		return fmt.Errorf("uid %d has %s already (--max-per-user)", uid, count(n, "connection"))
+	}
+	if p.fair != nil && !p.fair.Has(quota.Of(uid)) {
+		return fmt.Errorf("uid %d has as many connections as leave room for others (see --max-per-user)", uid)
 	}
 	return nil
 }
@@ -116,24 +136,26 @@ func (p *places) take(conn *guise.Conn) (leave func(), full error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.count++
-	uid, counted := uint32(0), false
-	if p.users != nil {
-		var peer *token.Token
-		if peer, full = conn.Peer(); full == nil {
-			uid = peer.UID()
-			full = p.hasPlace(uid)
-		}
-		if counted = full == nil; counted {
-			p.users[uid]++
-		}
+	var user quota.User
+	peer, full := conn.Peer()
+	if full == nil {
+		user = quota.Of(peer.UID())
+		full = p.hasPlace(peer.UID())
+	}
+	counted := full == nil && (p.fair == nil || p.fair.Take(user, 1))
+	if counted && p.users != nil {
+		p.users[user]++
 	}
 	return func() {
 		p.mu.Lock()
 		p.count--
-		if counted {
-			if p.users[uid]--; p.users[uid] == 0 {
-				delete(p.users, uid)
+		if counted && p.users != nil {
+			if p.users[user]--; p.users[user] == 0 {
+				delete(p.users, user)
 			}
+		}
+		if counted && p.fair != nil {
+			p.fair.Give(user, 1)
 		}
 		p.mu.Unlock()
 		if p.free != nil {

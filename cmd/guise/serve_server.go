@@ -88,6 +88,9 @@ func (s *server) announce(listener *guise.Listener) {
 	if programMissing(s.command[0]) {
 		s.log.Warn("there is no such program: each client's command will end with status 127 until there is", "command", s.command[0])
 	}
+	if s.limits.max > 0 && s.limits.perUser == 0 {
+		s.log.Warn("one user can take all places: --max is stated, and --max-per-user is not")
+	}
 	if able, err := canActAsOthers(); err == nil && !able {
 		self, _ := token.Self()
 		s.log.Warn("only clients whose context is the server's own will be served: acting as others takes CAP_SETUID and CAP_SETGID (AmbientCapabilities= of systemd)", "server", self)
@@ -99,7 +102,7 @@ func (s *server) config() *guise.ListenConfig {
 		Mode: s.access.mode(s.mode), Group: s.access.group, Allow: s.allow,
 		Message: s.message, Tracking: guise.Tracking(s.tracking), Logger: s.libraryLog,
 		Level: guise.Impersonation, // or there is nobody to run the command as
-		Watch: !s.noWatch, Network: s.network.config(),
+		Watch: !s.noWatch, Network: s.network.config(), MaxPerUser: s.limits.connections(),
 	}
 }
 

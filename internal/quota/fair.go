@@ -2,9 +2,9 @@ package quota
 
 import "sync"
 
-// Fair divides places among users without a number for each: a user may take one as long as no fewer stay free than that user has. So one
-// alone gets half of them, the next half of the rest, and while any are free somebody who has none gets one. It is how switches divide
-// their buffers among ports (the dynamic threshold of Choudhury and Hahne). Its methods may be called by many goroutines at once.
+// Fair divides places among users without a number for each: a user may take one as long as four times as many stay free as that user has. So
+// one alone gets a fifth of them, the next a fifth of the rest, and while any are free somebody who has none gets one. It is how switches
+// divide their buffers among ports (the dynamic threshold of Choudhury and Hahne). Its methods may be called by many goroutines at once.
 type Fair struct {
 	most int
 
@@ -12,6 +12,9 @@ type Fair struct {
 	all  int
 	held map[User]int
 }
+
+// portion is how many times as many places stay free as a user has.
+const portion = 4
 
 // NewFair returns a Fair of so many places.
 func NewFair(most int) *Fair { return &Fair{most: most, held: make(map[User]int)} }
@@ -21,13 +24,24 @@ func NewFair(most int) *Fair { return &Fair{most: most, held: make(map[User]int)
 func (f *Fair) Take(u User, n int) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	free := f.most - f.all
-	if free < n || u != root && f.held[u] > free-n {
+	if !f.has(u, n) {
 		return false
 	}
 	f.all += n
 	f.held[u] += n
 	return true
+}
+
+// Has reports whether a user may have one more place.
+func (f *Fair) Has(u User) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.has(u, 1)
+}
+
+func (f *Fair) has(u User, n int) bool {
+	free := f.most - f.all
+	return free >= n && (u == root || portion*f.held[u] <= free-n)
 }
 
 // Give gives n places back.

@@ -12,9 +12,10 @@ func TestFairLeavesRoomForOthers(t *testing.T) {
 		users []int // how many each gets who takes all it can, one after the other
 		most  int
 	}{
-		{"one alone gets half", []int{50}, 100},
-		{"two", []int{50, 25}, 100},
-		{"many", []int{50, 25, 13, 6, 3, 2, 1, 0}, 100},
+		{"one alone gets a fifth", []int{20}, 100},
+		{"the next a fifth of the rest", []int{20, 16}, 100},
+		{"many", []int{200, 160, 128, 103, 82, 66, 53, 42, 34, 27, 21, 17, 14, 11, 9, 7}, 1000},
+		{"few places", []int{1, 1, 1, 1, 0}, 4},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			f := NewFair(test.most)
