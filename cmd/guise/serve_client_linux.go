@@ -8,11 +8,13 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/guise-project/guise"
+	"github.com/guise-project/guise/internal/launch"
 	"github.com/guise-project/guise/token"
 )
 
@@ -33,6 +35,7 @@ func (s *server) serve(ctx context.Context, conn *guise.Conn) {
 	}
 	why, err := s.await(ctx, r)
 	r.relayed.finish()
+	r.errors.finish()
 	flush(conn)
 	conn.Close()
 
@@ -86,6 +89,7 @@ type running struct {
 	client  *token.Token
 	command *exec.Cmd
 	relayed *relay
+	errors  *commandErrors
 	idle    *idleness // nil if it may be idle for as long as it likes
 }
 
@@ -110,15 +114,40 @@ func (s *server) start(conn *guise.Conn, qos guise.QoS) (*running, error) {
 		return nil, err
 	}
 	defer pipe.Close()
-	r.command.Stdin, r.command.Stdout, r.command.Stderr = pipe, pipe, s.commandErrors.file
-	r.command.Env = guise.ClientEnviron(environment(r.client, qos, remotePath(conn), addressText(conn.LocalAddr())))
-	// Not in the scope any more, which the fork would only lengthen: the command is the client all the same.
-	if err := r.command.Start(); err != nil {
-		r.relayed.finish()
-		return nil, fmt.Errorf("starting %s as %s: %w", s.command[0], r.client, err)
+	log := s.log.With("uid", r.client.UID(), "pid", r.client.Source().PID)
+	if r.errors, err = newCommandErrors(log); err == nil {
+		r.command.Env = guise.ClientEnviron(environment(r.client, qos, remotePath(conn), addressText(conn.LocalAddr())))
+		// Not in the scope any more, which the fork would only lengthen: the command is the client all the same.
+		if err = launchCommand(r.command, pipe, pipe, r.errors.file); err != nil {
+			r.errors.close()
+		}
 	}
+	if err != nil {
+		r.relayed.finish()
+		return nil, fmt.Errorf("starting %s as uid %d: %w", s.command[0], r.client.UID(), err)
+	}
+	r.errors.read()
 	r.idle.watch(conn, r.relayed == nil)
 	return r, nil
+}
+
+// launchCommand starts a command of [guise.Scope.Command] with descriptors 0, 1 and 2, from where none of what clients may have sent is: its own
+// Start would fork a process that has all that.
+func launchCommand(command *exec.Cmd, files ...*os.File) error {
+	if command.Err != nil {
+		return command.Err
+	}
+	numbers := make([]int, len(files))
+	for i, f := range files {
+		numbers[i] = int(f.Fd())
+	}
+	pid, err := launch.Start(command.Path, command.Args, command.Env, numbers, command.SysProcAttr)
+	runtime.KeepAlive(files)
+	if err != nil {
+		return err
+	}
+	command.Process, err = os.FindProcess(pid)
+	return err
 }
 
 // pipeFor returns the command's end of the pipe: the client's own socket where that speaks as a pipe of this machine does.

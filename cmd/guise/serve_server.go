@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/guise-project/guise"
+	"github.com/guise-project/guise/internal/launch"
 	"github.com/guise-project/guise/token"
 )
 
@@ -35,8 +36,7 @@ type server struct {
 	manager    *manager
 	places     *places
 
-	commandErrors *commandErrors
-	clients       sync.WaitGroup
+	clients sync.WaitGroup
 }
 
 func (s *server) run() error {
@@ -55,10 +55,9 @@ func (s *server) run() error {
 		return err
 	}
 	s.access.use(groups)
-	if s.commandErrors, err = newCommandErrors(); err != nil {
-		return err
+	if err := launch.Prepare(); err != nil {
+		s.log.Warn("a client that passes descriptors of files on a file system of its own can keep other clients' commands from starting", "error", err)
 	}
-	defer s.commandErrors.finish()
 	s.places = newPlaces(&s.limits)
 	listener, err := s.listen()
 	if err != nil {

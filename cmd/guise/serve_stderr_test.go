@@ -75,7 +75,7 @@ func TestServeCommandErrors(t *testing.T) {
 		{"file", logFile(t), "fifo"},
 		{"terminal", far, "fifo"},
 		{"pipe", pipe, "fifo"},
-		{"null", null, "character special file"},
+		{"null", null, "fifo"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			path, server := serveTo(t, c.file, "stat -Lc %F /proc/self/fd/2")
@@ -85,10 +85,11 @@ func TestServeCommandErrors(t *testing.T) {
 	}
 }
 
-// What commands write is there when the server has ended, though a program that was left behind could still write.
+// What commands write is in the log when the server has ended, each line as its client's, though a program that was left behind could still
+// write.
 func TestServeCommandErrorsArrive(t *testing.T) {
 	log := logFile(t)
-	path, server := serveTo(t, log, "setsid sleep 1000 >&- <&- & echo $!; seq 20000 >&2")
+	path, server := serveTo(t, log, `setsid sleep 1000 >&- <&- & echo $!; printf 'one\ntwo "\033[0m\nlevel=ERROR msg=forged\nlast' >&2`)
 	r := run(t, "", guiseProgram(t, "call", path))
 	left, err := strconv.Atoi(strings.TrimSpace(r.out))
 	if err != nil {
@@ -100,29 +101,49 @@ func TestServeCommandErrorsArrive(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"\n1\n2\n3\n", "\n19999\n20000\n", "msg=ended"} {
+	for _, want := range []string{
+		`msg="command wrote to its standard error" pipe=` + path + ` uid=0 pid=`, ` text=one`, ` text="two \"\x1b[0m"`,
+		` text="level=ERROR msg=forged"`, ` text=last`, "msg=ended",
+	} {
 		if !strings.Contains(string(got), want) {
-			t.Errorf("the log of %d bytes has not %q in it", len(got), want)
+			t.Errorf("the log has not %s in it:\n%s", want, got)
 		}
 	}
 }
 
-// What is in the pipe when the reader stops is taken in all the same.
-func TestCommandErrorsFinish(t *testing.T) {
-	from, file, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
+func TestServeCommandErrorsAreBounded(t *testing.T) {
+	for _, test := range []struct{ name, script string }{
+		{"many lines", "seq 100000 >&2"},
+		{"a line without end", "head -c 1000000 /dev/zero >&2"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			log := logFile(t)
+			path, server := serveTo(t, log, test.script)
+			run(t, "", guiseProgram(t, "call", path)).expect(t, "a command that writes much to its standard error", 0, "")
+			end(t, server)
+			got, err := os.ReadFile(log.Name())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(got) > 100*mostErrors {
+				t.Errorf("the log has %d bytes", len(got))
+			}
+			if !strings.Contains(string(got), "bytesLeftOut=") {
+				t.Errorf("the log does not say that something was left out; it ends with\n%s", got[max(0, len(got)-1000):])
+			}
+		})
 	}
-	log := logFile(t)
-	defer func(stderr *os.File) { os.Stderr = stderr }(os.Stderr)
-	os.Stderr = log
-	if _, err := file.WriteString("last words\n"); err != nil {
-		t.Fatal(err)
+}
+
+// A client can take its command's standard error, and do with it what it likes: it is that command's alone.
+func TestServeCommandErrorsAreOfOneCommandAlone(t *testing.T) {
+	first := serveOn(t, nil, "sh", "-c", `stat -Lc %i /proc/self/fd/2; true`)
+	inodes := make(map[string]bool)
+	for range 2 {
+		r := run(t, "", guiseProgram(t, "call", first.path))
+		inodes[strings.TrimSpace(r.out)] = true
 	}
-	stopped := make(chan struct{})
-	close(stopped)
-	(&commandErrors{file: file, from: from, finished: stopped}).finish()
-	if got, err := os.ReadFile(log.Name()); string(got) != "last words\n" || err != nil {
-		t.Errorf("the log has %q in it, %v", got, err)
+	if len(inodes) != 2 {
+		t.Errorf("two commands have the same standard error: %v", inodes)
 	}
 }
