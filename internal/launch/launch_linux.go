@@ -52,6 +52,10 @@ func prepare() error {
 	if launcher.running {
 		return nil
 	}
+	// The first use of a process in package os forks one, to see whether that can be done with pidfds.
+	if self, err := os.FindProcess(os.Getpid()); err == nil {
+		self.Release()
+	}
 	// The runtime makes its poller when it first needs one. The thread has to have that too: it may collect garbage, and polls then.
 	r, w, err := os.Pipe()
 	if err != nil {
