@@ -60,16 +60,16 @@ func (s *slot) withoutDescriptors() bool {
 
 // drain takes out what is queued.
 func drain(fd int) {
-	if n, err := unix.IoctlGetInt(fd, unix.TIOCINQ); err != nil || n == 0 {
-		return
-	}
-	buf := make([]byte, 32<<10)
+	var buf []byte
 	for range drainsAtMost {
-		n, _, err := unix.Recvfrom(fd, buf, unix.MSG_DONTWAIT)
-		if err == unix.EINTR || err == unix.ECONNRESET {
-			continue
+		if n, err := unix.IoctlGetInt(fd, unix.TIOCINQ); err != nil || n == 0 {
+			return
 		}
-		if err != nil || n == 0 {
+		if buf == nil {
+			buf = make([]byte, 32<<10)
+		}
+		_, _, err := unix.Recvfrom(fd, buf, unix.MSG_DONTWAIT)
+		if err != nil && err != unix.EINTR && err != unix.ECONNRESET {
 			return
 		}
 	}

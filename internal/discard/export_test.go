@@ -1,0 +1,14 @@
+package discard
+
+// MostHeld is how many descriptors of one user's may wait.
+const MostHeld = mostHeld
+
+// Batches returns how many sockets wait for a process to end with.
+func Batches() int {
+	state.mu.Lock()
+	defer state.mu.Unlock()
+	if state.batch == nil {
+		return 0
+	}
+	return state.batch.count
+}
