@@ -3,6 +3,8 @@ package token
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 	"syscall"
 	"unsafe"
 
@@ -53,12 +55,12 @@ func OfDescriptor(fd int) (*Token, error) {
 	if cred.Uid == invalidID || cred.Gid == invalidID {
 		return nil, fmt.Errorf("token of a peer: %w: the kernel reports no ids; the socket is not connected", ErrNotWearable)
 	}
-	groups, err := PeerGroups(fd)
+	groups, kept, err := peerGroups(fd)
 	if err != nil {
 		return nil, fmt.Errorf("token of a peer: asking for its groups (SO_PEERGROUPS): %w", err)
 	}
 	t := &Token{
-		uid: cred.Uid, gid: cred.Gid, groups: groups,
+		uid: cred.Uid, gid: cred.Gid, groups: groups, kept: kept,
 		claimed: AllCapabilities,
 		label:   peerLabel(fd),
 		source:  Source{Kind: FromPeer, PID: int(cred.Pid)},
@@ -100,18 +102,36 @@ func (t *Token) AsProof() *Token {
 	return &u
 }
 
-// PeerGroups returns the supplementary groups of the peer of a Unix socket, sorted (SO_PEERGROUPS). It asks with room for an ordinary account's groups first; the kernel says how much it needs if that is too little.
+// PeerGroups returns the supplementary groups of the peer of a Unix socket, sorted (SO_PEERGROUPS); the slice is the caller's.
 func PeerGroups(fd int) ([]uint32, error) {
-	var small [32]uint32
-	groups, size, err := readPeerGroups(fd, small[:])
-	for errors.Is(err, unix.ERANGE) {
-		groups, size, err = readPeerGroups(fd, make([]uint32, size/4))
-	}
-	if err != nil || len(groups) == 0 {
-		return nil, err
-	}
-	return append([]uint32(nil), groups...), nil
+	groups, _, err := peerGroups(fd)
+	return slices.Clone([]uint32(groups)), err
 }
+
+// peerGroups asks with room for an ordinary account's groups first; the kernel says how much it needs if that is too little.
+func peerGroups(fd int) (groupList, keptList, error) {
+	var short [shortList]uint32
+	groups, size, err := readPeerGroups(fd, short[:])
+	if err == nil {
+		return append(groupList(nil), groups...), keptList{}, nil
+	}
+	buf := longBuffers.Get().([]uint32)
+	for errors.Is(err, unix.ERANGE) {
+		buf = slices.Grow(buf[:0], int(size/4))
+		groups, size, err = readPeerGroups(fd, buf[:cap(buf)])
+	}
+	if err != nil {
+		return nil, keptList{}, err
+	}
+	list, kept, own := shareGroups(groups)
+	if !own {
+		longBuffers.Put(buf)
+	}
+	return list, kept, nil
+}
+
+// longBuffers are what long lists are read into.
+var longBuffers = sync.Pool{New: func() any { return []uint32(nil) }}
 
 func readPeerGroups(fd int, buf []uint32) (groups []uint32, size uint32, err error) {
 	size = uint32(len(buf) * 4)

@@ -440,3 +440,69 @@ func needNamespaces(t *testing.T, flags uintptr) {
 		t.Skipf("this machine lets nobody make the namespaces %#x: %v", flags, err)
 	}
 }
+
+// TestEqualLongListsOfGroupsAreKeptOnce has a process show 65536 groups as often as it likes.
+func TestEqualLongListsOfGroupsAreKeptOnce(t *testing.T) {
+	needRoot(t, "it changes a thread's groups")
+	long := make([]uint32, 65536)
+	for i := range long {
+		long[i] = 100000 + uint32(i)
+	}
+	other := slices.Clone(long)
+	other[0] = 7
+	peer := func(groups []uint32) *token.Token {
+		fd, _ := socketpair(t, 61001, 61002, groups)
+		peer, err := token.OfDescriptor(fd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(peer.Groups(), groups) {
+			t.Fatalf("a peer of %d groups has %d, or others", len(groups), len(peer.Groups()))
+		}
+		return peer
+	}
+	first := peer(long)
+	if got := first.Bytes(nil); got < 4*len(long) {
+		t.Errorf("a token of %d groups takes %d bytes", len(long), got)
+	}
+	another := peer(other)
+	same := peer(long)
+	const little = 4096
+	if got := same.Bytes(first); got > little {
+		t.Errorf("a second token of the same %d groups takes %d bytes beside the first, want at most %d", len(long), got, little)
+	}
+	if got := another.Bytes(first); got < 4*len(long) {
+		t.Errorf("a token of %d other groups takes %d bytes beside the first", len(long), got)
+	}
+	if got := same.AsProof().Restrict(token.Statement{Level: token.Identification}).Bytes(first); got > little {
+		t.Errorf("a copy that allows less takes %d bytes beside the first, want at most %d", got, little)
+	}
+	// What a caller gets is the caller's.
+	same.Groups()[0] = 1
+	if got := first.Groups(); !slices.Equal(got, long) {
+		t.Error("who changed the groups that it got has changed another token")
+	}
+	runtime.GC()
+	if got := peer(long).Bytes(first); got > little {
+		t.Errorf("after a collection a token of the same groups takes %d bytes beside the first, want at most %d", got, little)
+	}
+}
+
+func TestBytesCountAWayAndAnOrigin(t *testing.T) {
+	here, err := token.FromIDs(61001, 61001, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	via := []token.Hop{{Program: strings.Repeat("p", 200)}}
+	origin := &token.Origin{Account: "alice", SIDs: []string{strings.Repeat("S", 60000)}}
+	came := here.Through(via, origin)
+	if got := came.Bytes(here); got < 60200 {
+		t.Errorf("a token with a way and an origin of 60200 bytes takes %d", got)
+	}
+	if got := came.Restrict(token.Statement{Level: token.Identification}).Bytes(came); got > 1000 {
+		t.Errorf("a copy of it takes %d bytes beside it", got)
+	}
+	if got := (*token.Token)(nil).Bytes(nil); got != 0 {
+		t.Errorf("no token takes %d bytes", got)
+	}
+}

@@ -25,7 +25,8 @@ const invalidID = ^uint32(0)
 // a context of anybody: it can't be worn.
 type Token struct {
 	uid, gid uint32
-	groups   []uint32
+	groups   groupList
+	kept     keptList // if groups are shared
 
 	// What the kernel shows of the capabilities, and what the owner of the context allows of them. Both only matter
 	// for uid 0.
@@ -99,7 +100,7 @@ func (t *Token) UID() uint32 { return t.uid }
 func (t *Token) GID() uint32 { return t.gid }
 
 // Groups returns the supplementary group ids, sorted; the slice is the caller's.
-func (t *Token) Groups() []uint32 { return slices.Clone(t.groups) }
+func (t *Token) Groups() []uint32 { return slices.Clone([]uint32(t.groups)) }
 
 // AppendGroups appends the supplementary group ids to dst, for callers that must not allocate.
 func (t *Token) AppendGroups(dst []uint32) []uint32 { return append(dst, t.groups...) }
