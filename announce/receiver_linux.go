@@ -61,6 +61,8 @@ func (r *Receiver) Hello() (Hello, *Way, error) {
 	m, got, err := r.receive()
 	discard.Descriptor(got.descriptor, r.peer.uid)
 	switch {
+	case errors.Is(err, ErrLeftOut):
+		return Hello{}, nil, fmt.Errorf("%w: the first control message is not a plain hello, but one way after another", ErrProtocol)
 	case err != nil:
 		return Hello{}, nil, err
 	case m == nil:
@@ -103,7 +105,8 @@ func (r *Receiver) Follow(pipe int) error {
 // ErrCannotProve says that this kernel has no means to prove a client's changes.
 var ErrCannotProve = errors.New("this kernel can't prove changes of a client's context")
 
-// ErrLeftOut is what Next returns for a context that does not count, and breaks nothing.
+// ErrLeftOut is what Next returns for a context that does not count, and breaks nothing; and for many ways in a row, of which only the
+// last counts. More may wait.
 var ErrLeftOut = errors.New("a context that does not count")
 
 // Announced is a context that the kernel proved, or one that is lost.
@@ -190,11 +193,16 @@ func (r *Receiver) rises(sequence uint64) error {
 	return nil
 }
 
-// receive returns the next message that is not a way, nil if none waits. Ways are kept for it.
+// waysAtOnce is how many ways are taken at once. A client that could not send the message after one sends another, so there may be
+// more; but one that sends nothing else must not keep the caller.
+const waysAtOnce = 4
+
+// receive returns the next message that is not a way, nil if none waits. The last way before it is kept for it. Where so many come one
+// after the other that it is not reached the error is ErrLeftOut.
 func (r *Receiver) receive() (any, received, error) {
 	in := inboxes.Get().(*inbox)
 	defer inboxes.Put(in)
-	for {
+	for range waysAtOnce {
 		m, got, err := r.receiveInto(in)
 		way, ok := m.(*Way)
 		if !ok || err != nil {
@@ -204,6 +212,7 @@ func (r *Receiver) receive() (any, received, error) {
 			return nil, got, err
 		}
 	}
+	return nil, received{descriptor: -1}, ErrLeftOut
 }
 
 // inboxes are shared, because a way is long and most clients never send one.

@@ -527,6 +527,47 @@ func TestLateWayIsKeptForTheNextMessage(t *testing.T) {
 	a.Proof.Release()
 }
 
+// TestWaysWithoutEndDoNotKeepTheReceiver: who may send ways could send nothing else.
+func TestWaysWithoutEndDoNotKeepTheReceiver(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: the client can become anybody")
+	}
+	const ways, most = 15, 4
+	t.Run("before a context", func(t *testing.T) {
+		r, near := receiver(t)
+		c := &wayClient{near: near, foreign: foreignToken(t)}
+		for range ways {
+			c.way()
+		}
+		c.pass(1)
+		looks := 0
+		for ; ; looks++ {
+			a, err := r.Next()
+			if errors.Is(err, ErrLeftOut) && a == nil {
+				continue
+			}
+			if err != nil || a == nil || !reflect.DeepEqual(a.Way, testWay) {
+				t.Fatalf("Next = %+v, %v, want the context that was passed on", a, err)
+			}
+			a.Proof.Release()
+			break
+		}
+		if looks < ways/most {
+			t.Errorf("%d ways were taken off the channel in %d looks, want at most %d in one", ways, looks, most)
+		}
+	})
+	t.Run("before a hello", func(t *testing.T) {
+		r, near := receiver(t)
+		c := &wayClient{near: near}
+		for range ways {
+			c.way()
+		}
+		if h, _, err := r.Hello(); !errors.Is(err, ErrProtocol) {
+			t.Errorf("Hello = %+v, %v, want ErrProtocol", h, err)
+		}
+	})
+}
+
 // scripts are what a client may send, with a sequence number.
 var scripts = map[string]func(c *wayClient, sequence uint64){
 	"now":    func(c *wayClient, sequence uint64) { c.own(Context{Sequence: sequence, Now: true}) },
