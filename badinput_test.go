@@ -153,6 +153,11 @@ func misbehaviours() []misbehaviour {
 			c.say(rawContext(0, 1, 1), fds...)
 		}),
 		message("begins in the past", toldProtocol, "has been read", func(c *rawClient) { must(c.announceAt(1, 0, c.token(), c.claim())) }),
+		message("begins before the one before, where nothing has been read", toldProtocol, "after one that begins at 7", func(c *rawClient) {
+			token := c.token()
+			must(c.announceAt(1, 7, token, c.claim()))
+			must(c.announceAt(2, 5, token, c.claim()))
+		}),
 		message("sequence number 0", toldProof, "does not rise", func(c *rawClient) { must(c.announce(0, c.token(), c.claim())) }),
 		message("replayed", toldProof, "does not rise", func(c *rawClient) {
 			token := c.token()

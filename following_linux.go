@@ -3,42 +3,46 @@ package guise
 import (
 	"fmt"
 	"io"
+	"net"
 	"slices"
 	"time"
 
 	"github.com/guise-project/guise/announce"
+	"github.com/guise-project/guise/internal/quota"
 	"github.com/guise-project/guise/internal/readiness"
 	"github.com/guise-project/guise/token"
 )
 
 // following is a dynamic connection's place in what its client says. The serverEnd's mu guards it, but for what only Read uses.
 type following struct {
-	channel *announce.Receiver    // nil once the client has closed it
-	watched *readiness.Watch      // of the channel
-	at      uint64                // bytes (messages) that have been returned by read
-	latest  uint64                // the place that was announced last
-	waiting []*announce.Announced // in order: received, and their place not reached
-	behind  bool                  // more may have been in the kernel's queue when the last read returned
-	placed  *announce.Announced   // whose place was reached last, at first that of the open
-	current *announce.Announced   // what the current context is of; only its proof is kept
-	between []*announce.Announced // of each source the last that came between writes
-	scopes  []*Scope              // in progress
+	channel *announce.Receiver  // nil once the client has closed it
+	watched *readiness.Watch    // of the channel
+	at      uint64              // bytes (messages) that have been returned by read
+	latest  uint64              // the place that was announced last
+	waiting []kept              // in order: received, and their place not reached
+	sources map[uint64]*heard   // for which something may be acted on without a further announcement
+	kept    int                 // bytes that what waits, and what came between writes, takes
+	user    quota.User          // whose share of such bytes it is
+	behind  bool                // more may have been in the kernel's queue when the last read returned
+	placed  *announce.Announced // whose place was reached last, at first that of the open
+	current *announce.Announced // what the current context is of; only its proof is kept
+	scopes  []*Scope            // in progress
+	ended   bool                // the server has closed the connection
 
 	held []byte // of Read: read from the socket, but written under a context that is not current yet
 }
-
-// mostWaiting is how many announcements are taken off the channel before their place among the data is reached. More stay in
-// the kernel's queue, whose length the sender pays for.
-const mostWaiting = 512
 
 // changesLimit is how many changes of a client are taken in at once. One that changes as fast as it can must not take the others' time.
 // A change may come in several: groups, gid, uid.
 var changesLimit = readiness.Limit{Times: 8, Interval: 10 * time.Millisecond}
 
-// newFollowing begins to follow a client that opened with a context of source.
-func (s *serverEnd) newFollowing(c *Conn, channel *announce.Receiver, source uint64) (*following, error) {
-	opened := &announce.Announced{Token: s.known.current, Source: source}
-	f := &following{channel: channel, placed: opened, current: opened}
+// newFollowing begins to follow a client that opened with a context of a source.
+func (s *serverEnd) newFollowing(c *Conn, channel *announce.Receiver, of uint64) (*following, error) {
+	opened := &announce.Announced{Token: s.known.current, Source: of}
+	f := &following{
+		channel: channel, placed: opened, current: opened,
+		user: quota.Of(s.peer.UID()), sources: map[uint64]*heard{of: {counts: 2}},
+	}
 	err := s.listener.takeChannelPlace(s.peer.UID())
 	if err != nil {
 		return nil, err
@@ -62,7 +66,7 @@ func (s *serverEnd) hear(c *Conn) {
 	f := s.known.following
 	switch {
 	case s.known.lost != nil || f.channel == nil:
-	case len(f.waiting) >= mostWaiting:
+	case !f.room():
 		f.behind = true
 		f.watched.Suspend() // until Read gets on
 	default:
@@ -116,7 +120,7 @@ func (s *serverEnd) takeIn(c *Conn) (bool, error) {
 		return false, fmt.Errorf("%w: a context is to begin at %d, where %d has been read already", announce.ErrProtocol, a.At, f.at)
 	default:
 		f.latest = a.At
-		f.waiting = append(f.waiting, a)
+		f.wait(a)
 		if !f.behind && a.Source == f.current.Source {
 			s.makeCurrent(a)
 		}
@@ -141,6 +145,7 @@ func (s *serverEnd) asStated(c *Conn, a *announce.Announced) {
 		Level: k.qos.Level, EffectiveOnly: k.qos.EffectiveOnly, Capabilities: token.AllCapabilities,
 	})
 	a.Token = s.came(c, a.Token, a.Way)
+	a.Way = nil // the token has it
 }
 
 // came returns t with the way that it came to the client, as before says, and the client at its end. If before is nil, t is the client's
@@ -171,20 +176,6 @@ func (s *serverEnd) client(c *Conn) token.Hop {
 	return *hop
 }
 
-// takeBetween keeps a as the last of its source, if anything may be acted on for that source without a further announcement.
-func (f *following) takeBetween(a *announce.Announced) {
-	f.between = slices.DeleteFunc(f.between, func(b *announce.Announced) bool { return b.Source == a.Source || !f.counts(b.Source) })
-	if f.counts(a.Source) {
-		f.between = append(f.between, a)
-	}
-}
-
-// counts reports whether a source is that of what was read last, or of what waits to be.
-func (f *following) counts(source uint64) bool {
-	of := func(a *announce.Announced) bool { return a.Source == source }
-	return of(f.placed) || of(f.current) || slices.ContainsFunc(f.waiting, of)
-}
-
 // stopListening is what follows when the client has closed its end, or the connection ends.
 func (f *following) stopListening() {
 	if f.channel == nil {
@@ -198,6 +189,8 @@ func (f *following) stopListening() {
 // end lets go of everything.
 func (f *following) end() {
 	f.stopListening()
+	f.forget()
+	f.ended = true
 	f.current.Proof.Release()
 	f.current.Proof = nil
 }
@@ -207,28 +200,26 @@ func (f *following) end() {
 func (s *serverEnd) follow(c *Conn, n uint64) (uint64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.known.lost != nil {
-		return 0, s.known.lost
-	}
 	f := s.known.following
-	if s.known.qos.Tracking == Static {
-		return n, nil // frozen
-	}
-	for first := true; ; first = false {
-		if !first { // others may have waited for long
+	for round := 0; ; round++ {
+		if round > 0 { // others may have waited for long
 			s.mu.Unlock()
 			s.mu.Lock()
-			if s.known.lost != nil {
-				return 0, s.known.lost
-			}
+		}
+		switch {
+		case s.known.lost != nil:
+			return 0, s.known.lost
+		case s.known.qos.Tracking == Static: // frozen
+			return n, nil
+		case f.ended:
+			return 0, net.ErrClosed // who wrote what has been read is not known any more
+		case round*atOnce > mostInARead:
+			return 0, s.loseLocked(c, fmt.Errorf("%w: more than %d announcements came while one read looked for its place", announce.ErrProtocol, mostInARead))
 		}
 		if err := s.takeOff(c); err != nil {
 			return 0, s.loseLocked(c, err)
 		}
-		for len(f.waiting) > 0 && f.waiting[0].At <= f.at {
-			f.placed = f.waiting[0]
-			f.waiting = slices.Delete(f.waiting, 0, 1)
-		}
+		f.reach()
 		if len(f.waiting) > 0 || !f.behind {
 			break
 		}
@@ -248,23 +239,17 @@ func (s *serverEnd) follow(c *Conn, n uint64) (uint64, error) {
 	return n, nil
 }
 
-// since returns what the source of a has announced between writes after a, a itself if it has not.
-func (f *following) since(a *announce.Announced) *announce.Announced {
-	for _, b := range f.between {
-		if b.Source == a.Source && b.Sequence > a.Sequence {
-			return b
-		}
-	}
-	return a
-}
-
 // atOnce is how many announcements are taken off at most before somebody else may have the lock.
 const atOnce = 128
+
+// mostInARead is how many announcements are taken off during one read before one is found that begins later than what was read. That is
+// more than were in the kernel's queue when it began; a client that announces without end must not keep the reader.
+var mostInARead = 1 << 16
 
 // takeOff takes announcements off the channel.
 func (s *serverEnd) takeOff(c *Conn) error {
 	f := s.known.following
-	for n := 0; n < atOnce && len(f.waiting) < mostWaiting; n++ {
+	for n := 0; n < atOnce && f.room(); n++ {
 		got, err := s.takeIn(c)
 		if err != nil {
 			return err
@@ -286,6 +271,8 @@ func (s *serverEnd) makeCurrent(a *announce.Announced) {
 	if f := s.known.following; f.current != a {
 		f.current.Proof.Release()
 		f.current.Proof = nil
+		f.count(a.Source)
+		f.uncount(f.current.Source)
 		f.current = a
 		s.known.current = a.Token
 		s.observe(WatchChanged)

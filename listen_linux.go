@@ -497,14 +497,15 @@ func (l *Listener) admit(socket *net.UnixConn) (*Conn, error) {
 		control(socket, withoutMarks) // it may have waited since before the listener was adopted
 	}
 	t, err := token.Of(socket)
+	taken := 0
 	if err == nil {
 		if l.config.AllowForeignRoot {
 			t = t.AllowForeignRoot()
 		}
 		t = l.shared(t)
-		if err = l.takePlace(t.UID()); err == nil {
+		if taken, err = l.takePlaces(t); err == nil {
 			if err = l.allows(t); err != nil {
-				l.givePlaces(t.UID(), 1)
+				l.givePlaces(t.UID(), taken)
 			}
 		}
 	}
@@ -513,7 +514,7 @@ func (l *Listener) admit(socket *net.UnixConn) (*Conn, error) {
 		return nil, err
 	}
 	c := newConn(socket, l.pipe, l.config.Message)
-	c.server = &serverEnd{listener: l, peer: t, places: 1}
+	c.server = &serverEnd{listener: l, peer: t, places: taken}
 	l.observers.opened(c)
 	return c, nil
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/guise-project/guise/announce"
 	"github.com/guise-project/guise/internal/discard"
 	"github.com/guise-project/guise/internal/quota"
+	"github.com/guise-project/guise/token"
 )
 
 // places are the process's descriptors that clients of this machine may take, each one for its connection and one more for a control
@@ -30,22 +31,28 @@ var fewDescriptors = sync.OnceValue(func() bool {
 // mostOwn is how many descriptors are left to the process itself, at most; a quarter of those that it may have if that is less.
 const mostOwn = 1024
 
-// takePlace takes a place for the connection of a client of uid.
-func (l *Listener) takePlace(uid uint32) error {
+// bytesOfAPlace is how large a client's token may be for each place that it takes: one may have 65,536 groups, and is kept for as long as
+// the connection.
+const bytesOfAPlace = 4 << 10
+
+// takePlaces takes places for the connection of a client, and returns how many.
+func (l *Listener) takePlaces(t *token.Token) (int, error) {
+	uid := t.UID()
 	if err := discard.Check(uid); err != nil {
-		return err
+		return 0, err
 	}
 	user := quota.Of(uid)
 	if l.config.MaxPerUser > 0 {
 		if !l.perUser.Take(user) {
-			return fmt.Errorf("%w: uid %d has %d connections (ListenConfig.MaxPerUser)", announce.ErrBusy, uid, l.config.MaxPerUser)
+			return 0, fmt.Errorf("%w: uid %d has %d connections (ListenConfig.MaxPerUser)", announce.ErrBusy, uid, l.config.MaxPerUser)
 		}
-		return nil
+		return 1, nil
 	}
-	if !places().Take(user, 1) {
-		return fmt.Errorf("%w: uid %d has as many connections as leave room for others (see ListenConfig.MaxPerUser)", announce.ErrBusy, uid)
+	n := 1 + t.Bytes(nil)/bytesOfAPlace
+	if !places().Take(user, n) {
+		return 0, fmt.Errorf("%w: uid %d has as many connections as leave room for others (see ListenConfig.MaxPerUser)", announce.ErrBusy, uid)
 	}
-	return nil
+	return n, nil
 }
 
 // takeChannelPlace takes one more for its control channel.

@@ -471,6 +471,7 @@ func (s *serverEnd) freeze() {
 		f.channel.Tell(announce.InForce{Level: k.qos.Level, Tracking: Static, EffectiveOnly: k.qos.EffectiveOnly})
 		f.stopListening()
 	}
+	k.following.forget()
 	s.observe(WatchFrozen)
 }
 
