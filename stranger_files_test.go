@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -45,11 +46,12 @@ func TestFilesOnTheClientsFUSEHoldUpNobodyElse(t *testing.T) {
 			t.Run(way.name, func(t *testing.T) {
 				l := listenAt(t, &config)
 				leftover.ByThis(t, func() {
-					files, err := hostile.MountFUSE(testdir.Open(t, 0o777))
+					dir := testdir.Open(t, 0o755)
+					files, err := hostile.MountFUSE(dir, hostile.Flush)
 					if err != nil {
 						t.Skip(err)
 					}
-					fd := must1(unix.Open(files.File, unix.O_RDONLY|unix.O_CLOEXEC, 0))
+					fd := must1(unix.Open(filepath.Join(dir, "file"), unix.O_RDONLY|unix.O_CLOEXEC, 0))
 					var servers []*Conn
 					for range 4 {
 						var client *rawClient

@@ -3,6 +3,7 @@ package discard_test
 import (
 	"errors"
 	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -179,13 +180,14 @@ func TestFilesThatCantBeClosedAreTheirSendersAlone(t *testing.T) {
 		t.Skip("needs root: it mounts a file system")
 	}
 	leftover.ByThis(t, func() {
-		files, err := hostile.MountFUSE(t.TempDir())
+		dir := t.TempDir()
+		files, err := hostile.MountFUSE(dir, hostile.Flush)
 		if err != nil {
 			t.Skip(err)
 		}
 		var fds []int
 		for range discard.MostHeld + 1 {
-			fd, err := unix.Open(files.File, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+			fd, err := unix.Open(filepath.Join(dir, "file"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -2,151 +2,189 @@ package hostile
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
+	"slices"
 	"sync"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// FUSE is a mounted file system that answers what it has to for one file to be opened, and then nothing that it is asked to do with it: a
-// close(2) of a descriptor of that file waits until [FUSE.Close].
+// Opcode is what the kernel asks of a FUSE file system (fuse(4), linux/fuse.h).
+type Opcode uint32
+
+// The opcodes that a file system of this package can leave unanswered.
+const (
+	Lookup  Opcode = 1
+	Getattr Opcode = 3
+	Open    Opcode = 14
+	Read    Opcode = 15
+	Release Opcode = 18
+	Flush   Opcode = 25 // close(2)
+	Opendir Opcode = 27
+	Access  Opcode = 34
+)
+
+// Those that it answers in any case.
+const (
+	forget      Opcode = 2
+	write       Opcode = 16
+	statfs      Opcode = 17
+	initialise  Opcode = 26
+	readdir     Opcode = 28
+	releasedir  Opcode = 29
+	interrupt   Opcode = 36
+	batchForget Opcode = 42
+)
+
+// FUSE is a file system whose server does not answer everything, so that who asks hangs until [FUSE.Close]. Its directories
+// have, to any depth, a directory named "directory", and a file of any other name, which is empty, executable and everybody's.
 type FUSE struct {
-	// File is the path of the file.
-	File string
+	dir   string
+	file  *os.File // of /dev/fuse
+	never []Opcode
+	ended chan struct{}
 
-	dir    string
-	device int
-	stop   [2]int // a pipe
-	served chan struct{}
-
-	mu      sync.Mutex
-	flushes int
+	mu    sync.Mutex
+	stuck []Opcode
 }
 
-// MountFUSE mounts one on the directory dir. It takes root, or root of a user namespace with a mount namespace.
-func MountFUSE(dir string) (*FUSE, error) {
-	f := &FUSE{File: filepath.Join(dir, "file"), dir: dir, served: make(chan struct{})}
-	if err := unix.Pipe2(f.stop[:], unix.O_CLOEXEC); err != nil {
-		return nil, os.NewSyscallError("pipe2", err)
+// MountFUSE mounts one at dir, which takes CAP_SYS_ADMIN in the mount namespace, and /dev/fuse. Every user can use it. The
+// process that mounts it does not use it itself: it would wait for its own server.
+func MountFUSE(dir string, never ...Opcode) (*FUSE, error) {
+	const device = "/dev/fuse"
+	// Non-blocking: os.File waits by the poller then, and Close ends the wait.
+	fd, err := unix.Open(device, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: device, Err: err}
 	}
-	var err error
-	if f.device, err = unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0); err != nil {
-		f.closePipe()
-		return nil, fmt.Errorf("open /dev/fuse: %w", err)
+	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=%d,group_id=%d,allow_other", fd, os.Geteuid(), os.Getegid())
+	if err := unix.Mount("hostile", dir, "fuse", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
+		unix.Close(fd)
+		return nil, &os.PathError{Op: "mount a FUSE file system at", Path: dir, Err: err}
 	}
-	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=%d,group_id=%d,allow_other", f.device, os.Getuid(), os.Getgid())
-	if err := unix.Mount("guise-test", dir, "fuse", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
-		f.closePipe()
-		unix.Close(f.device)
-		return nil, fmt.Errorf("mounting a FUSE on %s: %w", dir, err)
-	}
+	f := &FUSE{dir: dir, file: os.NewFile(uintptr(fd), device), never: never, ended: make(chan struct{})}
 	go f.serve()
 	return f, nil
 }
 
-func (f *FUSE) closePipe() {
-	unix.Close(f.stop[0])
-	unix.Close(f.stop[1])
-}
-
-// Waiting returns how many are waiting for the answer to a FUSE_FLUSH.
-func (f *FUSE) Waiting() int {
+// Stuck returns how many requests with the opcode have been left unanswered.
+func (f *FUSE) Stuck(op Opcode) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.flushes
+	n := 0
+	for _, s := range f.stuck {
+		if s == op {
+			n++
+		}
+	}
+	return n
 }
 
-// Close ends the file system. Whoever waits for it gets an error.
+// Close unmounts the file system. Whoever waits for an answer gets ECONNABORTED.
 func (f *FUSE) Close() error {
-	_, _ = unix.Write(f.stop[1], []byte{0})
-	<-f.served
-	f.closePipe()
-	unix.Close(f.device) // the last: that ends the connection
-	return os.NewSyscallError("umount2", unix.Unmount(f.dir, unix.MNT_DETACH))
+	err := unix.Unmount(f.dir, unix.MNT_FORCE|unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) // MNT_FORCE: abort the connection
+	err = errors.Join(err, f.file.Close())
+	<-f.ended
+	return err
 }
 
-// What linux/fuse.h says.
 const (
-	opLookup   = 1
-	opForget   = 2
-	opGetattr  = 3
-	opOpen     = 14
-	opFlush    = 25
-	opInit     = 26
-	opAccess   = 34
-	inHeader   = 40
-	outHeader  = 16
-	attrLength = 88
-	fileNode   = 2
+	headerIn  = 40      // struct fuse_in_header
+	headerOut = 16      // struct fuse_out_header
+	longest   = 1 << 17 // FUSE_MIN_READ_BUFFER and more
 )
 
-// serve answers until the connection ends.
 func (f *FUSE) serve() {
-	defer close(f.served)
-	buf := make([]byte, 1<<20)
-	wait := []unix.PollFd{{Fd: int32(f.device), Events: unix.POLLIN}, {Fd: int32(f.stop[0]), Events: unix.POLLIN}}
+	defer close(f.ended)
+	buf := make([]byte, longest)
 	for {
-		if _, err := unix.Poll(wait, -1); err != nil && err != unix.EINTR || wait[1].Revents != 0 {
-			return
-		}
-		n, err := unix.Read(f.device, buf)
-		switch {
-		case err == unix.EINTR, err == unix.EAGAIN, err == unix.ENOENT: // ENOENT: the request was interrupted
+		n, err := f.file.Read(buf)
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINTR) { // the request was given up meanwhile
 			continue
-		case err != nil || n < inHeader:
+		}
+		if err != nil {
 			return
 		}
-		f.answer(buf[:n])
+		if n < headerIn {
+			continue
+		}
+		op, unique, node := Opcode(binary.NativeEndian.Uint32(buf[4:])), binary.NativeEndian.Uint64(buf[8:]), binary.NativeEndian.Uint64(buf[16:])
+		if slices.Contains(f.never, op) {
+			f.mu.Lock()
+			f.stuck = append(f.stuck, op)
+			f.mu.Unlock()
+			continue
+		}
+		body, errno, answered := reply(op, node, buf[headerIn:n])
+		if !answered {
+			continue
+		}
+		out := binary.NativeEndian.AppendUint32(nil, uint32(headerOut+len(body)))
+		out = binary.NativeEndian.AppendUint32(out, uint32(-int32(errno)))
+		out = binary.NativeEndian.AppendUint64(out, unique)
+		_, _ = f.file.Write(append(out, body...)) // who asked may have gone
 	}
 }
 
-func (f *FUSE) answer(request []byte) {
-	op := binary.NativeEndian.Uint32(request[4:])
-	unique := binary.NativeEndian.Uint64(request[8:])
-	node := binary.NativeEndian.Uint64(request[16:])
-	reply := func(errno syscall.Errno, body []byte) {
-		b := binary.NativeEndian.AppendUint32(nil, uint32(outHeader+len(body)))
-		b = binary.NativeEndian.AppendUint32(b, uint32(-int32(errno)))
-		b = binary.NativeEndian.AppendUint64(b, unique)
-		_, _ = unix.Write(f.device, append(b, body...))
-	}
+// The nodes that there are. All files are one, and all directories below the root.
+const (
+	rootNode      = 1
+	directoryNode = 2
+	fileNode      = 3
+)
+
+// reply returns what the kernel is told.
+func reply(op Opcode, node uint64, in []byte) (body []byte, errno unix.Errno, answered bool) {
 	switch op {
-	case opInit:
-		b := binary.NativeEndian.AppendUint32(nil, 7)
-		b = binary.NativeEndian.AppendUint32(b, 31)
-		reply(0, append(b, make([]byte, 56)...))
-	case opLookup:
-		entry := binary.NativeEndian.AppendUint64(nil, fileNode)
-		entry = append(entry, make([]byte, 8+8+8+4+4)...)
-		reply(0, append(entry, attributes(fileNode)...))
-	case opGetattr:
-		reply(0, append(make([]byte, 16), attributes(node)...))
-	case opOpen:
-		reply(0, make([]byte, 16))
-	case opAccess:
-		reply(0, nil)
-	case opForget:
-	case opFlush:
-		f.mu.Lock()
-		f.flushes++
-		f.mu.Unlock()
-	default:
-		reply(unix.ENOSYS, nil)
+	case forget, batchForget, interrupt:
+		return nil, 0, false
+	case initialise:
+		return initialised(in), 0, true
+	case Lookup:
+		node = fileNode
+		if name := unix.ByteSliceToString(in); name == "directory" {
+			node = directoryNode
+		}
+		body = binary.NativeEndian.AppendUint64(nil, node)
+		body = append(body, make([]byte, 32)...) // generation; nothing stays valid
+		return append(body, attributes(node)...), 0, true
+	case Getattr:
+		return append(make([]byte, 16), attributes(node)...), 0, true
+	case Open, Opendir:
+		return make([]byte, 16), 0, true
+	case Read, readdir, Release, releasedir, Flush, Access:
+		return nil, 0, true
+	case write:
+		return append(binary.NativeEndian.AppendUint32(nil, binary.NativeEndian.Uint32(in[16:])), 0, 0, 0, 0), 0, true
+	case statfs:
+		return make([]byte, 80), 0, true
 	}
+	return nil, unix.ENOSYS, true
 }
 
-// attributes returns a struct fuse_attr.
+// initialised returns a struct fuse_init_out.
+func initialised(in []byte) []byte {
+	out := make([]byte, 64)
+	binary.NativeEndian.PutUint32(out[0:], 7)
+	binary.NativeEndian.PutUint32(out[4:], min(binary.NativeEndian.Uint32(in[4:]), 31)) // minor
+	binary.NativeEndian.PutUint16(out[16:], 64)                                         // max_background
+	binary.NativeEndian.PutUint16(out[18:], 48)                                         // congestion_threshold
+	binary.NativeEndian.PutUint32(out[20:], 1<<16)                                      // max_write
+	return out
+}
+
+// attributes returns a node's struct fuse_attr.
 func attributes(node uint64) []byte {
-	b := make([]byte, attrLength)
-	binary.NativeEndian.PutUint64(b, node)
-	mode := uint32(unix.S_IFREG | 0o666)
-	if node == 1 {
-		mode = unix.S_IFDIR | 0o777
+	mode, links := uint32(unix.S_IFDIR|0o777), uint32(2)
+	if node == fileNode {
+		mode, links = unix.S_IFREG|0o777, 1
 	}
-	binary.NativeEndian.PutUint32(b[60:], mode)
-	binary.NativeEndian.PutUint32(b[64:], 1)
-	return b
+	out := make([]byte, 88)
+	binary.NativeEndian.PutUint64(out, node)
+	binary.NativeEndian.PutUint32(out[60:], mode)
+	binary.NativeEndian.PutUint32(out[64:], links)
+	binary.NativeEndian.PutUint32(out[80:], 4096) // blksize
+	return out
 }

@@ -2,6 +2,7 @@ package hostile
 
 import (
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -12,11 +13,12 @@ func TestCloseOfAFileOnAFUSEWaits(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: it mounts a file system")
 	}
-	f, err := MountFUSE(t.TempDir())
+	dir := t.TempDir()
+	f, err := MountFUSE(dir, Flush)
 	if err != nil {
 		t.Skip(err)
 	}
-	fd, err := unix.Open(f.File, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(filepath.Join(dir, "file"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		f.Close()
 		t.Fatal(err)
@@ -26,7 +28,7 @@ func TestCloseOfAFileOnAFUSEWaits(t *testing.T) {
 		defer close(closed)
 		unix.Close(fd)
 	}()
-	for f.Waiting() == 0 {
+	for f.Stuck(Flush) == 0 {
 		time.Sleep(time.Millisecond)
 	}
 	select {

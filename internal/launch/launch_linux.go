@@ -1,15 +1,17 @@
-// Package launch starts programs from a thread that has a descriptor table of its own, with none of the process's descriptors in it.
+// Package launch starts programs without the descriptors that this process has.
 //
-// A process that holds descriptors of strangers can't simply fork. The child has copies of them all, and exec(2) closes those: for a file
-// on a FUSE of the stranger's own that asks the stranger (FUSE_FLUSH), who need not answer. The child would hang before its first
-// instruction, whomever it is for, and couldn't be killed.
+// A child begins with a copy of its parent's descriptors, and exec(2) closes those that are close-on-exec. Closing a file can
+// take as long as the file system that it is on likes (FUSE_FLUSH), and any client can pass a server a file of its own file
+// system (SCM_RIGHTS). While the server has that, every program that it starts, whoever it is for, may hang before its first
+// instruction. So a thread of its own, whose table of descriptors was taken apart from the process's before any client came,
+// starts the programs.
 package launch
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
-	"strconv"
 	"sync"
 	"syscall"
 
@@ -18,30 +20,13 @@ import (
 
 // launcher is the thread.
 var launcher struct {
-	mu       sync.Mutex
-	running  bool
-	near     int // what is sent here arrives in the thread's table
-	requests chan request
+	mu     sync.Mutex // held while a program is being started
+	orders chan *order
+	pair   int // the process's end, by which the thread gets descriptors
 }
 
-type request struct {
-	path      string
-	argv, env []string
-	files     int // that have been sent
-	sys       *syscall.SysProcAttr
-	started   chan result
-}
-
-type result struct {
-	pid int
-	err error
-}
-
-// mostFiles is how many a program can be given (SCM_MAX_FD of the kernel).
-const mostFiles = 253
-
-// Prepare makes the thread. Call it before the process has anything of a stranger's. It makes one thread, however often it is called; an
-// error says why there is none.
+// Prepare makes the thread, if there is none yet. Programs start without the descriptors that the process gets after it, so call
+// it before the first client can come.
 func Prepare() error {
 	launcher.mu.Lock()
 	defer launcher.mu.Unlock()
@@ -49,159 +34,226 @@ func Prepare() error {
 }
 
 func prepare() error {
-	if launcher.running {
+	if launcher.orders != nil {
 		return nil
 	}
-	// The first use of a process in package os forks one, to see whether that can be done with pidfds.
-	if self, err := os.FindProcess(os.Getpid()); err == nil {
-		self.Release()
+	if err := startThread(); err != nil {
+		return fmt.Errorf("making the thread that starts programs: %w", err)
 	}
-	// The runtime makes its poller when it first needs one. The thread has to have that too: it may collect garbage, and polls then.
+	return nil
+}
+
+// mostFiles is how many descriptors a message can have (SCM_MAX_FD).
+const mostFiles = 253
+
+// Start starts the program at path, as [syscall.ForkExec] does, and returns its process id: a child of this process, to be waited
+// for. argv has argument 0; env is all of its environment. files are its descriptors from 0 on, and stay the caller's, who
+// keeps them open until Start returns. They are sockets, pipes and devices: closing a file may hang, and the thread has copies to close.
+//
+// Of sys the fields that name the thread or a descriptor of the process can't be used: Pdeathsig, Ptrace, PidFD, UseCgroupFD.
+// path is looked up while all other starts wait, so it is not one that a stranger can make hang.
+func Start(path string, argv, env []string, files []int, sys *syscall.SysProcAttr) (pid int, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("starting %s: %w", path, err)
+		}
+	}()
+	if sys != nil && (sys.Pdeathsig != 0 || sys.Ptrace || sys.PidFD != nil || sys.UseCgroupFD) {
+		return 0, fmt.Errorf("%w: Pdeathsig, Ptrace, PidFD and UseCgroupFD have no meaning on the thread that starts programs", syscall.EINVAL)
+	}
+	if err := checkFiles(files); err != nil {
+		return 0, err
+	}
+	launcher.mu.Lock()
+	defer launcher.mu.Unlock()
+	if err := prepare(); err != nil {
+		return 0, err
+	}
+	o := &order{path: path, argv: argv, env: env, files: len(files), sys: sys, started: make(chan struct{})}
+	if err := pass(launcher.pair, files); err != nil {
+		return 0, err
+	}
+	launcher.orders <- o
+	<-o.started
+	return o.pid, o.err
+}
+
+// checkFiles returns an error if closing one of files can hang.
+func checkFiles(files []int) error {
+	if len(files) > mostFiles {
+		return fmt.Errorf("%w: a program can get %d descriptors, not %d", syscall.EINVAL, mostFiles, len(files))
+	}
+	for i, fd := range files {
+		var stat unix.Stat_t
+		if err := unix.Fstat(fd, &stat); err != nil {
+			return fmt.Errorf("its descriptor %d: %w", i, os.NewSyscallError("fstat", err))
+		}
+		switch stat.Mode & unix.S_IFMT {
+		case unix.S_IFSOCK, unix.S_IFIFO, unix.S_IFCHR:
+		default:
+			return fmt.Errorf("%w: its descriptor %d is no socket, pipe or device", syscall.EINVAL, i)
+		}
+	}
+	return nil
+}
+
+// pass sends the thread descriptors.
+func pass(to int, files []int) error {
+	var rights []byte
+	if len(files) > 0 {
+		rights = unix.UnixRights(files...)
+	}
+	// One byte, since there is no message without any.
+	if err := ignoringEINTR(func() error { return unix.Sendmsg(to, []byte{0}, rights, nil, unix.MSG_NOSIGNAL) }); err != nil {
+		return fmt.Errorf("passing its descriptors to the thread that starts programs: %w", os.NewSyscallError("sendmsg", err))
+	}
+	return nil
+}
+
+// startThread makes the thread and its socket.
+func startThread() error {
+	if err := initialiseRuntime(); err != nil {
+		return err
+	}
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("socketpair", err)
+	}
+	kept, err := runtimeDescriptors()
+	if err == nil {
+		t := &thread{pair: pair[1], orders: make(chan *order), ready: make(chan error)}
+		go t.begin(append(kept, 0, 1, 2, t.pair))
+		if err = <-t.ready; err == nil {
+			launcher.orders, launcher.pair = t.orders, pair[0]
+		}
+	}
+	unix.Close(pair[1]) // the thread has its own by now
+	if err != nil {
+		unix.Close(pair[0])
+	}
+	return err
+}
+
+// initialiseRuntime has the Go runtime do now what would be too late afterwards.
+func initialiseRuntime() error {
+	// The poller: the thread needs its descriptors.
 	r, w, err := os.Pipe()
 	if err != nil {
-		return fmt.Errorf("making a thread that starts programs: %w", err)
+		return err
 	}
 	r.Close()
 	w.Close()
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	// package os once tries out pidfds with a fork, whose child would hang as any other.
+	p, err := os.FindProcess(os.Getpid())
 	if err != nil {
-		return fmt.Errorf("making a thread that starts programs: socketpair: %w", err)
+		return err
 	}
-	requests, ready := make(chan request), make(chan error)
-	go run(pair[1], requests, ready)
-	err = <-ready
-	unix.Close(pair[1]) // the thread has its own
-	if err != nil {
-		unix.Close(pair[0])
-		return fmt.Errorf("making a thread that starts programs: %w", err)
-	}
-	launcher.near, launcher.requests, launcher.running = pair[0], requests, true
-	return nil
+	return p.Release()
 }
 
-// Start starts the program at path with argv, argument 0 among them, and env, as a child of this process. Its descriptors 0, 1, … are copies
-// of files, which stay the caller's. sys must not ask for a pidfd or a parent-death signal: both would be the thread's. It returns once the
-// program has been executed.
-func Start(path string, argv, env []string, files []int, sys *syscall.SysProcAttr) (pid int, err error) {
-	if len(files) > mostFiles {
-		return 0, fmt.Errorf("starting %s with %d descriptors: %w", path, len(files), unix.EINVAL)
-	}
-	launcher.mu.Lock()
-	if err := prepare(); err != nil {
-		launcher.mu.Unlock()
-		return 0, err
-	}
-	r := request{path, argv, env, len(files), sys, make(chan result)}
-	if len(files) > 0 {
-		for err = unix.EINTR; err == unix.EINTR; {
-			err = unix.Sendmsg(launcher.near, []byte{0}, unix.UnixRights(files...), nil, unix.MSG_NOSIGNAL)
-		}
-		if err != nil {
-			launcher.mu.Unlock()
-			return 0, fmt.Errorf("starting %s: handing over its descriptors: %w", path, err)
-		}
-	}
-	launcher.requests <- r
-	launcher.mu.Unlock()
-	started := <-r.started
-	return started.pid, started.err
+// thread starts programs, one after the other.
+type thread struct {
+	pair   int // a number in its own table
+	orders chan *order
+	ready  chan error
 }
 
-// run is what the thread does. Descriptors are numbers here, and no os.File: another thread would take them for its own.
-func run(far int, requests <-chan request, ready chan<- error) {
-	runtime.LockOSThread() // for good, and the runtime makes no thread out of one that is locked
-	if err := ownTable(far); err != nil {
-		ready <- err
-		return // and the runtime ends the thread
+// begin finds a thread to be. The main thread can't be it: /proc/self/fd is of that one's table.
+func (t *thread) begin(kept []int) {
+	runtime.LockOSThread()
+	if unix.Gettid() != unix.Getpid() {
+		t.run(kept)
+		return // which ends the thread, locked as it is
 	}
-	ready <- nil
-	for r := range requests {
-		files, err := receive(far, r.files)
-		pid := 0
-		if err == nil {
-			pid, err = syscall.ForkExec(r.path, r.argv, &syscall.ProcAttr{Env: r.env, Files: files, Sys: r.sys})
-		}
+	locked := make(chan struct{})
+	go func() {
+		runtime.LockOSThread() // on another thread: this one is taken
+		close(locked)
+		t.run(kept)
+	}()
+	<-locked
+	runtime.UnlockOSThread()
+}
+
+// run carries out orders. From leaveTable on numbers of descriptors mean something else here than in the rest of the process. So
+// all of this is system calls on numbers: an os.File, or the runtime's poller, must never see one.
+//
+// The thread waits for orders in the scheduler, not in a system call, and so takes part when the ids of all threads change.
+func (t *thread) run(kept []int) {
+	if err := leaveTable(kept); err != nil {
+		t.ready <- err
+		return
+	}
+	t.ready <- nil
+	for o := range t.orders {
+		o.pid, o.err = o.start(t.pair)
+		close(o.started)
+	}
+}
+
+// order is a program to be started.
+type order struct {
+	path      string
+	argv, env []string
+	files     int
+	sys       *syscall.SysProcAttr
+
+	started chan struct{}
+	pid     int
+	err     error
+}
+
+// start starts the program with descriptors that come from pair. Its own copies it closes at once, which can't hang: closing a
+// socket, a pipe or a device does nothing unless it is the last copy, and the caller has one.
+func (o *order) start(pair int) (pid int, err error) {
+	files, err := receive(pair, o.files)
+	defer func() {
 		for _, fd := range files {
-			unix.Close(int(fd)) // not the last: the caller has them
-		}
-		r.started <- result{pid, err}
-	}
-}
-
-// ownTable gives the calling thread a table of its own, with standard input, output and error, what the runtime polls with, and far.
-func ownTable(far int) error {
-	if err := unix.Unshare(unix.CLONE_FILES); err != nil {
-		return fmt.Errorf("unshare(CLONE_FILES): %w", err)
-	}
-	const own = "/proc/thread-self/fd"
-	dir, err := unix.Open(own, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("open %s: %w", own, err)
-	}
-	defer unix.Close(dir)
-	names, err := entries(dir)
-	if err != nil {
-		return fmt.Errorf("reading %s: %w", own, err)
-	}
-	for _, name := range names {
-		fd, err := strconv.Atoi(name)
-		if err != nil || fd <= 2 || fd == far || fd == dir {
-			continue
-		}
-		var to [64]byte
-		n, err := unix.Readlinkat(dir, name, to[:])
-		if err != nil {
-			return fmt.Errorf("readlink %s/%s: %w", own, name, err)
-		}
-		switch string(to[:n]) {
-		case "anon_inode:[eventpoll]", "anon_inode:[eventfd]":
-		default:
 			unix.Close(fd)
 		}
+	}()
+	if err != nil {
+		return 0, err
 	}
-	return nil
+	attr := &syscall.ProcAttr{Env: o.env, Sys: o.sys}
+	for _, fd := range files {
+		attr.Files = append(attr.Files, uintptr(fd))
+	}
+	return syscall.ForkExec(o.path, o.argv, attr)
 }
 
-func entries(dir int) (names []string, err error) {
-	buf := make([]byte, 8<<10)
-	for {
-		n, err := unix.ReadDirent(dir, buf)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil || n <= 0 {
-			return names, err
-		}
-		_, _, names = unix.ParseDirent(buf[:n], -1, names)
-	}
-}
+var errNotPassed = errors.New("its descriptors did not reach the thread that starts programs: it may have too many (RLIMIT_NOFILE, see ulimit -n)")
 
-// receive returns the descriptors of a program, of which n have been sent.
-func receive(far, n int) (files []uintptr, err error) {
-	if n == 0 {
-		return nil, nil
+// receive takes the descriptors of an order, which have been sent already.
+func receive(pair, count int) (files []int, err error) {
+	oob := make([]byte, unix.CmsgSpace(mostFiles*4))
+	var n, flags int
+	err = ignoringEINTR(func() (err error) {
+		_, n, flags, _, err = unix.Recvmsg(pair, make([]byte, 1), oob, unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("receiving its descriptors: %w", os.NewSyscallError("recvmsg", err))
 	}
-	var data [1]byte
-	control := make([]byte, unix.CmsgSpace(4*mostFiles))
-	controlLen, flags := 0, 0
-	for err = unix.EINTR; err == unix.EINTR; {
-		_, controlLen, flags, _, err = unix.Recvmsg(far, data[:], control, unix.MSG_CMSG_CLOEXEC)
-	}
+	messages, err := unix.ParseSocketControlMessage(oob[:n])
 	if err != nil {
 		return nil, fmt.Errorf("receiving its descriptors: %w", err)
 	}
-	messages, err := unix.ParseSocketControlMessage(control[:controlLen])
-	for i := range messages {
-		fds, rightsErr := unix.ParseUnixRights(&messages[i])
-		if err == nil {
-			err = rightsErr
-		}
-		for _, fd := range fds {
-			files = append(files, uintptr(fd))
+	for _, m := range messages {
+		if got, err := unix.ParseUnixRights(&m); err == nil {
+			files = append(files, got...)
 		}
 	}
-	if err == nil && (len(files) != n || flags&unix.MSG_CTRUNC != 0) {
-		err = fmt.Errorf("receiving its descriptors: %d of %d arrived", len(files), n)
+	if len(files) != count || flags&unix.MSG_CTRUNC != 0 {
+		return files, errNotPassed
 	}
-	return files, err
+	return files, nil
+}
+
+func ignoringEINTR(call func() error) error {
+	for {
+		if err := call(); err != unix.EINTR {
+			return err
+		}
+	}
 }
