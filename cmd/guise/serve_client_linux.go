@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -33,14 +32,14 @@ func (s *server) serve(ctx context.Context, conn *guise.Conn) {
 		s.refuse(conn, began, err)
 		return
 	}
-	why, err := s.await(ctx, r)
+	state, why, err := s.await(ctx, r)
 	r.relayed.finish()
-	r.errors.finish()
 	flush(conn)
 	conn.Close()
+	s.endErrors(r) // after all that the client could wait for
 
 	level := slog.LevelInfo
-	attributes := append(clientAttributes(r.client, qos), outcome(r.command.ProcessState, err))
+	attributes := append(clientAttributes(r.client, qos), outcome(state, err))
 	if why != nil {
 		attributes = append(attributes, slog.Any("ended", why))
 		if why != errServerEnds {
@@ -87,67 +86,82 @@ func flush(conn *guise.Conn) {
 // running is the command of a client that runs.
 type running struct {
 	client  *token.Token
-	command *exec.Cmd
+	process *os.Process
 	relayed *relay
-	errors  *commandErrors
 	idle    *idleness // nil if it may be idle for as long as it likes
+	errors  *commandErrors
+	budget  *lineBudget
 }
 
 // start starts the command as the client. What can't be known of a client, or not be acted for, is an error.
 func (s *server) start(conn *guise.Conn, qos guise.QoS) (*running, error) {
 	r := &running{}
+	var command *exec.Cmd
 	// The command reads the socket itself, and can't follow.
 	if err := conn.Freeze(); err != nil {
 		return nil, err
 	}
 	err := conn.RunAsClient(func(scope *guise.Scope) error {
 		r.client = scope.Token()
-		r.command = scope.Command(s.command[0], s.command[1:]...)
+		command = scope.Command(s.command[0], s.command[1:]...)
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
 	r.idle = newIdleness(s.limits.idle)
-	pipe, err := s.pipeFor(conn, r)
+	toErrors, err := s.startErrors(r)
 	if err != nil {
 		return nil, err
 	}
-	defer pipe.Close()
-	log := s.log.With("uid", r.client.UID(), "pid", r.client.Source().PID)
-	if r.errors, err = newCommandErrors(log); err == nil {
-		r.command.Env = guise.ClientEnviron(environment(r.client, qos, remotePath(conn), addressText(conn.LocalAddr())))
-		// Not in the scope any more, which the fork would only lengthen: the command is the client all the same.
-		if err = launchCommand(r.command, pipe, pipe, r.errors.file); err != nil {
-			r.errors.close()
-		}
-	}
+	defer toErrors.Close()
+	pipe, err := s.pipeFor(conn, r)
 	if err != nil {
-		r.relayed.finish()
-		return nil, fmt.Errorf("starting %s as uid %d: %w", s.command[0], r.client.UID(), err)
+		s.endErrors(r)
+		return nil, err
 	}
-	r.errors.read()
+	defer pipe.Close()
+	command.Env = guise.ClientEnviron(environment(r.client, qos, remotePath(conn), addressText(conn.LocalAddr())))
+	// Not in the scope any more, which the fork would only lengthen: the command is the client all the same.
+	if r.process, err = startCommand(command, pipe, toErrors); err != nil {
+		r.relayed.finish()
+		s.endErrors(r)
+		return nil, fmt.Errorf("starting %s as %s: %w", s.command[0], r.client, err)
+	}
 	r.idle.watch(conn, r.relayed == nil)
 	return r, nil
 }
 
-// launchCommand starts a command of [guise.Scope.Command] with descriptors 0, 1 and 2, from where none of what clients may have sent is: its own
-// Start would fork a process that has all that.
-func launchCommand(command *exec.Cmd, files ...*os.File) error {
-	if command.Err != nil {
-		return command.Err
-	}
-	numbers := make([]int, len(files))
-	for i, f := range files {
-		numbers[i] = int(f.Fd())
-	}
-	pid, err := launch.Start(command.Path, command.Args, command.Env, numbers, command.SysProcAttr)
-	runtime.KeepAlive(files)
+// startErrors returns what the command is to have as its standard error.
+func (s *server) startErrors(r *running) (toErrors *os.File, err error) {
+	client := []slog.Attr{slog.Uint64("uid", uint64(r.client.UID())), slog.Int("pid", r.client.Source().PID)} // as in its line
+	r.budget = s.lineBudgets.take(r.client.UID())
+	r.errors, toErrors, err = newCommandErrors(r.budget, func(level slog.Level, message string, attributes ...slog.Attr) {
+		s.log.LogAttrs(context.Background(), level, message, append(attributes, client...)...)
+	})
 	if err != nil {
-		return err
+		s.lineBudgets.leave(r.budget, time.Now())
 	}
-	command.Process, err = os.FindProcess(pid)
-	return err
+	return toErrors, err
+}
+
+func (s *server) endErrors(r *running) {
+	r.errors.end()
+	s.lineBudgets.leave(r.budget, time.Now())
+}
+
+// startCommand starts what [guise.Scope.Command] has made. Start of package os/exec would have the child close what clients have
+// passed this process, which can hang.
+func startCommand(command *exec.Cmd, pipe, errors *os.File) (*os.Process, error) {
+	if command.Err != nil {
+		return nil, command.Err
+	}
+	files := []int{int(pipe.Fd()), int(pipe.Fd()), int(errors.Fd())}
+	pid, err := launch.Start(command.Path, command.Args, command.Env, files, command.SysProcAttr)
+	if err != nil {
+		return nil, err
+	}
+	return os.FindProcess(pid)
 }
 
 // pipeFor returns the command's end of the pipe: the client's own socket where that speaks as a pipe of this machine does.
@@ -227,9 +241,8 @@ func qosAttribute(qos guise.QoS) slog.Attr {
 
 // outcome says how a command ended.
 func outcome(state *os.ProcessState, err error) slog.Attr {
-	var exit *exec.ExitError
 	switch {
-	case err != nil && !errors.As(err, &exit):
+	case err != nil:
 		return slog.Any("error", err)
 	case !state.Exited():
 		return slog.String("status", state.String())

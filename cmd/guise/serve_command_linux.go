@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -14,11 +15,10 @@ import (
 
 var errServerEnds = errors.New("the server ended")
 
-// await waits for the command of a client to end, and ends it when ctx does or it has come to a limit: why is not nil then. The
-// error is what [exec.Cmd.Wait] returns.
-func (s *server) await(ctx context.Context, r *running) (why, err error) {
+// await waits for the command of a client to end, and ends it when ctx does or it has come to a limit: why is not nil then.
+func (s *server) await(ctx context.Context, r *running) (state *os.ProcessState, why, err error) {
 	defer r.idle.stop()
-	group := r.command.Process.Pid // it leads a session, and so a process group
+	group := r.process.Pid // it leads a session, and so a process group
 	exited := make(chan struct{})
 	go func() {
 		waitExit(group)
@@ -32,7 +32,8 @@ func (s *server) await(ctx context.Context, r *running) (why, err error) {
 	}
 	select {
 	case <-exited:
-		return nil, r.command.Wait()
+		state, err = r.process.Wait()
+		return state, nil, err
 	case <-ctx.Done():
 		why = errServerEnds
 	case <-late:
@@ -52,7 +53,8 @@ func (s *server) await(ctx context.Context, r *running) (why, err error) {
 	// What is left of the group goes too. Its number is still its own: its leader has not been waited for.
 	signalGroup(r.client, group, unix.SIGKILL)
 	<-exited
-	return why, r.command.Wait()
+	state, err = r.process.Wait()
+	return state, why, err
 }
 
 // waitExit waits until a child has ended, without taking its process id away from it.

@@ -17,7 +17,7 @@ import (
 func TestServeLogJSON(t *testing.T) {
 	needRoot(t)
 	path := filepath.Join(testdir.Open(t, 0o755), "pipe")
-	s := startUnready(t, path, guiseProgram(t, "serve", "--log", "json", path, "--", "sh", "-c", "exit 3"))
+	s := startOnly(t, path, guiseProgram(t, "serve", "--log", "json", path, "--", "sh", "-c", "exit 3"))
 	s.waitLog(`"msg":"listening"`)
 	run(t, "", as(alice, guiseProgram(t, "call", path)))
 	var line struct {
@@ -74,7 +74,7 @@ exec "$@"`, j.path, program(j.t), "serve"}, args...)
 			command.Args[i] = path
 		}
 	}
-	return startUnready(j.t, path, command)
+	return startOnly(j.t, path, command)
 }
 
 // wait reads entries until there is one whose message begins so, and returns its fields.
@@ -133,10 +133,13 @@ func TestServeLogJournal(t *testing.T) {
 			s := j.serve(c.before, append(c.flags, "PATH", "--", "sh", "-c", "echo 'of the command' >&2; exit 3")...)
 			j.wait("listening")
 			run(t, "", as(alice, guiseProgram(t, "call", s.path)))
-			if said := j.wait("command wrote"); said["GUISE_TEXT"] != "of the command" || said["GUISE_UID"] != "61001" {
-				t.Errorf("what the command wrote to its standard error has the fields %q", said)
+			fields := j.wait("command's standard error ")
+			for field, want := range map[string]string{"PRIORITY": "6", "GUISE_PIPE": s.path, "GUISE_UID": "61001", "GUISE_LINE": "of the command"} {
+				if fields[field] != want {
+					t.Errorf("what the command wrote has the field %s as %q, want %q", field, fields[field], want)
+				}
 			}
-			fields := j.wait("client served")
+			fields = j.wait("client served")
 			for field, want := range map[string]string{
 				"PRIORITY": "6", "SYSLOG_IDENTIFIER": "guise", "GUISE_PIPE": s.path, "GUISE_CLIENT": "61001 groups=61001,61005", "GUISE_ACCOUNT": "61001",
 				"GUISE_UID": "61001", "GUISE_GID": "61001", "GUISE_QOS_LEVEL": "impersonation", "GUISE_QOS_EFFECTIVE_ONLY": "false", "GUISE_STATUS": "3",
@@ -153,11 +156,11 @@ func TestServeLogJournal(t *testing.T) {
 			if fields := j.wait("connection ended"); fields["PRIORITY"] != "4" || fields["GUISE_PIPE"] != s.path {
 				t.Errorf("what the library says has the fields %q", fields)
 			}
-			if s.hasLog("listening") {
-				t.Error("the log went to standard error too")
-			}
 			s.stop()
 			j.wait("ended")
+			if s.hasLog("listening") || s.hasLog("of the command") {
+				t.Error("the log went to standard error too")
+			}
 		})
 	}
 	t.Run("standard error goes elsewhere", func(t *testing.T) {

@@ -208,7 +208,7 @@ func TestServeSocketActivate(t *testing.T) {
 	command := guiseProgram(t)
 	command.Path = activate
 	command.Args = []string{activate, "--listen=" + path, "-E", asProgram, "-E", "GORACE", "--fdname=pipe", program(t), "serve", "--mode", "0600", "label", "--", "cat"}
-	s := startUnready(t, path, command)
+	s := startOnly(t, path, command)
 	eventually(t, "systemd-socket-activate listens", func() bool {
 		_, err := exec.Command("test", "-S", path).Output()
 		return err == nil

@@ -36,7 +36,8 @@ type server struct {
 	manager    *manager
 	places     *places
 
-	clients sync.WaitGroup
+	lineBudgets lineBudgets
+	clients     sync.WaitGroup
 }
 
 func (s *server) run() error {
@@ -50,14 +51,14 @@ func (s *server) run() error {
 	if err := keepDescriptors(); err != nil {
 		return err
 	}
+	if err := launch.Prepare(); err != nil {
+		return err
+	}
 	groups, err := s.access.lookUp()
 	if err != nil {
 		return err
 	}
 	s.access.use(groups)
-	if err := launch.Prepare(); err != nil {
-		s.log.Warn("a client that passes descriptors of files on a file system of its own can keep other clients' commands from starting", "error", err)
-	}
 	s.places = newPlaces(&s.limits)
 	listener, err := s.listen()
 	if err != nil {

@@ -1,129 +1,207 @@
 package main
 
 import (
-	"bytes"
-	"context"
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// commandErrors is the standard error of one command: a pipe of its own, whose lines go to the log as its client's. Commands are under the
-// rule of their clients, who can take a descriptor out of them (pidfd_getfd(2)): of the server's own one could empty a file, read a
-// terminal, shut down a socket, and shrink or unblock a pipe for everybody.
+// commandErrors is the standard error of one command: a pipe of its own, whose lines are logged as its client's. The client rules
+// over the command, can take its descriptors out of it (pidfd_getfd(2)) and do with them what it likes: empty a file, read a
+// terminal, shut down a socket, make a pipe tiny. This pipe is nobody else's, and its two ends are two open files: O_NONBLOCK,
+// O_ASYNC and the like, set on the command's, are not set on the server's.
 type commandErrors struct {
-	file     *os.File // what the command gets
-	from     *os.File
-	log      *slog.Logger
-	finished chan struct{}
+	from   *os.File
+	log    func(level slog.Level, message string, attributes ...slog.Attr)
+	budget *lineBudget
+	hurry  chan struct{} // closed when nobody is to be held up any more
+	read   chan struct{} // closed when the reader has ended
 
-	line    []byte // that has no end yet
-	told    int    // bytes
-	leftOut int    // bytes
+	// The reader's; of end after it.
+	line  unfinishedLine
+	count int              // lines that were logged
+	left  leftOut          // since it was logged last
+	last  []unfinishedLine // of those left out
+
+	mu      sync.Mutex
+	idle    sync.Cond
+	waiting []func() // lines to be logged
+	logging bool     // by a goroutine, which goes when there is nothing
 }
 
-const (
-	// longestErrorLine is how much of a line the log has, in bytes, before it goes on in another.
-	longestErrorLine = 1 << 10
-	// mostErrors is how much of a command's standard error the log has, in bytes.
-	mostErrors = 16 << 10
-	// errorsEvery is how long a command waits that writes more than a chunk at once.
-	errorsEvery = 5 * time.Millisecond
-)
+// leftOut is what was not logged.
+type leftOut struct{ lines, bytes int }
 
-// newCommandErrors makes it. What the command writes is told log.
-func newCommandErrors(log *slog.Logger) (*commandErrors, error) {
-	from, file, err := os.Pipe()
-	if err != nil {
-		return nil, fmt.Errorf("making the command's standard error: %w", err)
+// newCommandErrors makes the pipe. file is the command's end, and the caller's to close.
+func newCommandErrors(budget *lineBudget, log func(slog.Level, string, ...slog.Attr)) (e *commandErrors, file *os.File, err error) {
+	const name = "the command's standard error"
+	var pipe [2]int
+	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
+		return nil, nil, fmt.Errorf("making %s: %w", name, os.NewSyscallError("pipe2", err))
 	}
-	return &commandErrors{file: file, from: from, log: log, finished: make(chan struct{})}, nil
+	file = os.NewFile(uintptr(pipe[1]), name) // blocking, as programs expect it
+	// Non-blocking: the runtime's poller waits then, and not a thread.
+	if err := unix.SetNonblock(pipe[0], true); err != nil {
+		unix.Close(pipe[0])
+		file.Close()
+		return nil, nil, fmt.Errorf("making %s: %w", name, os.NewSyscallError("fcntl", err))
+	}
+	e = &commandErrors{
+		from: os.NewFile(uintptr(pipe[0]), name), log: log, budget: budget,
+		hurry: make(chan struct{}), read: make(chan struct{}),
+	}
+	e.idle.L = &e.mu
+	go e.readAll()
+	return e, file, nil
 }
 
-// close lets go of it where the command was not started.
-func (e *commandErrors) close() {
-	e.file.Close()
-	e.from.Close()
-}
-
-// read begins to read what the command, which has been started, writes.
-func (e *commandErrors) read() {
-	e.file.Close()
-	go func() {
-		defer close(e.finished)
-		buf := make([]byte, chunk)
-		for {
-			n, err := e.from.Read(buf)
-			e.take(buf[:n])
-			if err != nil {
-				return
+// readAll reads until nobody has the command's end any more, or end is called.
+func (e *commandErrors) readAll() {
+	defer close(e.read)
+	buf := make([]byte, chunk)
+	for {
+		n, err := e.from.Read(buf)
+		e.line.add(buf[:n], e.take)
+		if err != nil {
+			return
+		}
+		if wait := e.budget.read(n, time.Now()); wait > 0 {
+			timer := time.NewTimer(wait)
+			select {
+			case <-timer.C:
+			case <-e.hurry:
+				timer.Stop()
 			}
-			if n == len(buf) {
-				time.Sleep(errorsEvery)
-			}
-		}
-	}()
-}
-
-// take takes in what was read.
-func (e *commandErrors) take(b []byte) {
-	for len(b) > 0 {
-		part, rest, ended := bytes.Cut(b, []byte{'\n'})
-		if room := longestErrorLine - len(e.line); len(part) > room {
-			part, rest, ended = b[:room], b[room:], true
-		}
-		e.line = append(e.line, part...)
-		if b = rest; ended {
-			e.tell()
 		}
 	}
 }
 
-// tell tells the log of a line.
-func (e *commandErrors) tell() {
-	if e.told += len(e.line); e.told > mostErrors {
-		e.leftOut += len(e.line)
-	} else {
-		e.log.Info("command wrote to its standard error", "text", string(e.line))
-	}
-	e.line = e.line[:0]
-}
-
-// finish takes in what the command has written until it ended. Programs that it left behind may still have the pipe, and are not waited for.
-func (e *commandErrors) finish() {
+// end takes in what the command had written when it ended, and returns when that is logged. Programs that it left behind may still
+// have the pipe, and are not waited for: writing to it fails from now on (EPIPE).
+func (e *commandErrors) end() {
+	close(e.hurry)
 	_ = e.from.SetReadDeadline(time.Unix(1, 0))
-	<-e.finished
-	// What is in the pipe now: the deadline keeps from reading what comes later.
-	for buf := make([]byte, chunk); ; {
-		n, err := e.readNow(buf)
-		e.take(buf[:n])
-		if err != nil || e.told > mostErrors {
-			break
-		}
-	}
-	if len(e.line) > 0 {
-		e.tell()
-	}
-	if e.leftOut > 0 {
-		e.log.LogAttrs(context.Background(), slog.LevelWarn, "command wrote more to its standard error than the log takes", slog.Int("bytesLeftOut", e.leftOut))
-	}
+	<-e.read
+	e.readRest()
 	e.from.Close()
+	e.line.end(e.take)
+	e.logLast()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for e.logging {
+		e.idle.Wait()
+	}
 }
 
-// readNow reads without waiting.
-func (e *commandErrors) readNow(b []byte) (n int, err error) {
+// readRest reads what is in the pipe now. Others may go on writing, and root can have made it as large as it likes.
+func (e *commandErrors) readRest() {
 	raw, err := e.from.SyscallConn()
 	if err != nil {
-		return 0, err
+		return
 	}
-	controlErr := raw.Control(func(fd uintptr) { n, err = unix.Read(int(fd), b) })
-	if n == 0 && err == nil {
-		err = io.EOF
+	_ = raw.Control(func(fd uintptr) {
+		rest, err := unix.IoctlGetInt(int(fd), unix.TIOCINQ)
+		if err != nil {
+			return
+		}
+		buf := make([]byte, chunk)
+		for most := min(rest, bytesAtOnce); most > 0; {
+			n, err := unix.Read(int(fd), buf[:min(most, len(buf))])
+			if err == unix.EINTR {
+				continue
+			}
+			if n <= 0 { // the client has read it
+				return
+			}
+			e.line.add(buf[:n], e.take)
+			e.budget.read(n, time.Now())
+			most -= n
+		}
+		e.left.bytes += max(0, rest-bytesAtOnce)
+	})
+}
+
+// take is called with each line.
+func (e *commandErrors) take(line *unfinishedLine) {
+	if e.count < mostLines && e.budget.line(time.Now()) {
+		e.logLeftOut()
+		e.last = e.last[:0]
+		e.count++
+		e.logLine(line, e.budget.logged)
+		return
 	}
-	return max(n, 0), errors.Join(controlErr, err)
+	e.left.lines++
+	e.left.bytes += line.length()
+	var oldest []byte
+	if len(e.last) == lastLines {
+		oldest = e.last[0].text
+		e.last = append(e.last[:0], e.last[1:]...)
+	}
+	e.last = append(e.last, unfinishedLine{append(oldest[:0], line.text...), line.cut})
+}
+
+// logLast logs the last lines, if they were to be left out, and how many the others are.
+func (e *commandErrors) logLast() {
+	for _, line := range e.last {
+		e.left.lines--
+		e.left.bytes -= line.length()
+	}
+	e.logLeftOut()
+	for _, line := range e.last {
+		e.logLine(&line, func() {})
+	}
+}
+
+func (e *commandErrors) logLeftOut() {
+	if e.left == (leftOut{}) {
+		return
+	}
+	left := e.left
+	e.left = leftOut{}
+	e.later(func() {
+		e.log(slog.LevelWarn, "command's standard error left out", slog.Int("lines", left.lines), slog.Int("bytes", left.bytes))
+	})
+}
+
+func (e *commandErrors) logLine(line *unfinishedLine, logged func()) {
+	// The log's format escapes what is no text: no line can look like one of the server's own.
+	attributes := []slog.Attr{slog.String("line", string(line.text))}
+	if line.cut > 0 {
+		attributes = append(attributes, slog.Int("cut", line.cut))
+	}
+	e.later(func() {
+		e.log(slog.LevelInfo, "command's standard error", attributes...)
+		logged()
+	})
+}
+
+// later has a line logged. Who reads from the command does not wait for it: the log's disk may be full, or its reader have stopped.
+func (e *commandErrors) later(log func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.waiting = append(e.waiting, log)
+	if !e.logging {
+		e.logging = true
+		go e.logWaiting()
+	}
+}
+
+func (e *commandErrors) logWaiting() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for len(e.waiting) > 0 {
+		log := e.waiting[0]
+		e.waiting[0] = nil
+		e.waiting = e.waiting[1:]
+		e.mu.Unlock()
+		log()
+		e.mu.Lock()
+	}
+	e.waiting = nil
+	e.logging = false
+	e.idle.Broadcast()
 }

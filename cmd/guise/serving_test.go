@@ -41,13 +41,13 @@ func serveOn(t *testing.T, flags []string, command ...string) *serving {
 // start starts a server and waits until it listens.
 func start(t *testing.T, path string, command *exec.Cmd) *serving {
 	t.Helper()
-	s := startUnready(t, path, command)
+	s := startOnly(t, path, command)
 	s.waitLog("msg=listening")
 	return s
 }
 
-// startUnready starts a server.
-func startUnready(t *testing.T, path string, command *exec.Cmd) *serving {
+// startOnly starts a server, which may not listen yet.
+func startOnly(t *testing.T, path string, command *exec.Cmd) *serving {
 	t.Helper()
 	s := &serving{t: t, command: command, path: path, exited: make(chan struct{})}
 	s.more = sync.NewCond(&s.mu)

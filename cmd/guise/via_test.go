@@ -81,7 +81,7 @@ func (s *serving) callThrough(middle string) (r result, pid int) {
 	path := filepath.Join(testdir.Open(s.t, 0o755), "middle")
 	command := guiseProgram(s.t)
 	command = &exec.Cmd{Path: middle, Args: []string{"middle", path, s.path}, Env: append(command.Env, asMiddle+"=1")}
-	other := startUnready(s.t, path, command)
+	other := startOnly(s.t, path, command)
 	other.waitLog("middle listens")
 	r = run(s.t, "", as(alice, guiseProgram(s.t, "call", path)))
 	<-other.exited
