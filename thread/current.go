@@ -21,6 +21,8 @@ var worn struct {
 	any     atomic.Int32 // threads in the map: 0 spares everybody else the lock
 	mu      sync.Mutex
 	threads map[int32]*Worn
+	// baselines are of the threads that have worn something, by thread id: see sweep for those that have ended.
+	baselines map[int32]*baseline
 }
 
 // Current returns the innermost of what the calling thread wears, nil if it wears nothing. The caller's goroutine has to be
@@ -36,6 +38,13 @@ func wornBy(tid int32) *Worn {
 	worn.mu.Lock()
 	defer worn.mu.Unlock()
 	return worn.threads[tid]
+}
+
+// known returns what thread tid wears, and its baseline.
+func known(tid int32) (*Worn, *baseline) {
+	worn.mu.Lock()
+	defer worn.mu.Unlock()
+	return worn.threads[tid], worn.baselines[tid]
 }
 
 // setWorn records that thread tid wears w, nothing if w is nil.

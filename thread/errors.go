@@ -22,3 +22,13 @@ func failed(call string, errno syscall.Errno) error { return &callError{call, er
 
 func (e *callError) Error() string { return e.call + ": " + e.errno.Error() }
 func (e *callError) Unwrap() error { return e.errno }
+
+// spoiledError says that a thread is not to be used any more.
+type spoiledError struct{ err error }
+
+func (e *spoiledError) Error() string {
+	return "a client has changed how this thread is scheduled, and it can't be changed back (that takes CAP_SYS_NICE, or RLIMIT_NICE: LimitNICE=+0 in a unit " +
+		"of systemd); the goroutine stays locked to the thread: " + e.err.Error()
+}
+
+func (e *spoiledError) Unwrap() error { return e.err }

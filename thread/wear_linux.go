@@ -22,7 +22,10 @@ type Worn struct {
 	base   *Worn // the outermost; its was is the server itself
 	was    credentials
 	groups []uint32 // of the token
-	sched  scheduling
+	// How the thread is scheduled, and how it is to be.
+	now      scheduling
+	baseline *baseline
+	locked   answer // the caller's goroutine, before Enter
 	// What Enter changed, for Leave to put back.
 	changedUID, changedGID, changedGroups bool
 	changedLater                          bool // by the handler
@@ -47,7 +50,8 @@ func (w *Worn) Outer() *Worn { return w.outer }
 
 // Enter locks the calling goroutine to its thread and makes the thread's effective ids, groups and capabilities those of t;
 // the real and saved ids and the permitted capabilities stay, as the way back. It is all or nothing: on an error the thread
-// is as it was. If it can't be, the process ends.
+// is as it was. If it can't be, the process ends. If a client has changed how the thread is scheduled, and it can't be
+// changed back, the goroutine stays locked to the thread, which the runtime discards when the goroutine ends.
 //
 // Each Enter must be followed by Leave on the same goroutine, in reverse order where they nest.
 //
@@ -56,20 +60,38 @@ func (w *Worn) Enter(t *token.Token) error {
 	if err := t.Wearable(); err != nil {
 		return err
 	}
-	runtime.LockOSThread()
+	w.locked = unknown
+	for {
+		runtime.LockOSThread()
+		err := w.enterHere(t)
+		if err == nil {
+			return nil
+		}
+		w.token = nil
+		if _, ok := err.(*spoiledError); ok {
+			return err
+		}
+		runtime.UnlockOSThread()
+		if err != errWhose {
+			return err
+		}
+		w.locked = isLocked()
+	}
+}
+
+// enterHere is Enter on a goroutine that is locked to its thread.
+func (w *Worn) enterHere(t *token.Token) error {
 	w.token = t
 	w.tid = threadID()
-	w.outer, w.base = nil, w
-	if worn.any.Load() != 0 {
-		if w.outer = wornBy(w.tid); w.outer != nil {
-			w.base = w.outer.base
-		}
+	w.base = w
+	if w.outer, w.baseline = known(w.tid); w.outer != nil {
+		w.base, w.baseline = w.outer.base, w.outer.baseline
+	} else if err := w.restScheduled(); err != nil {
+		return err
 	}
 	w.outer.park()
 	if err := w.enter(t); err != nil {
 		w.outer.unpark()
-		w.token = nil
-		runtime.UnlockOSThread()
 		return err
 	}
 	return nil
@@ -78,9 +100,6 @@ func (w *Worn) Enter(t *token.Token) error {
 func (w *Worn) enter(t *token.Token) error {
 	w.changedUID, w.changedGID, w.changedGroups, w.changedLater = false, false, false, false
 	if err := w.was.read(); err != nil {
-		return err
-	}
-	if err := w.sched.read(); err != nil {
 		return err
 	}
 	w.groups = t.AppendGroups(w.groups[:0])
@@ -171,7 +190,8 @@ func (w *Worn) put(t *token.Token) error {
 	return nil
 }
 
-// Leave restores the thread's credentials and scheduling to exactly what they were at Enter and unlocks the goroutine.
+// Leave restores the thread's credentials to exactly what they were at Enter, and its scheduling to what it was outside of all
+// scopes, and unlocks the goroutine.
 //
 // If the credentials can't be restored, or the calling thread is not the one that entered, the process ends at once:
 // somebody else's identity must not run anything more. If only the scheduling can't be, Leave returns an error and the
@@ -182,11 +202,13 @@ func (w *Worn) Leave() error {
 		stop(fmt.Sprintf("thread %d acted as uid %d and its own credentials can't be restored: %v", w.tid, w.token.UID(), err))
 	}
 	setWorn(w.tid, w.outer)
+	err := w.restoreScheduling()
 	w.outer.unpark()
 	w.token = nil
-	if err := w.sched.restore(); err != nil {
-		return fmt.Errorf("the client changed how this thread is scheduled, and it can't be changed back; the goroutine stays locked to it: %w", err)
+	if err != nil {
+		return err
 	}
+	sweepLater()
 	runtime.UnlockOSThread()
 	return nil
 }
