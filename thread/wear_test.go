@@ -2,6 +2,7 @@ package thread_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -321,23 +322,27 @@ func TestClientReschedulesTheThread(t *testing.T) {
 		name   string
 		server server
 		do     func(t *testing.T)
-		want   bool // that it can be restored
+		limit  uint64 // RLIMIT_NICE: 20 is what lets a thread come back to nice value 0
+		want   bool   // that it can be restored
 	}{
-		{"nice value, root server", servers[0], renice, true},
-		{"CPUs, root server", servers[0], repin, true},
-		{"policy, root server", servers[0], idle, true},
-		{"CPUs, service", servers[3], repin, true},
-		{"nice value, service without CAP_SYS_NICE", servers[3], renice, false},
+		{"nice value, root server", servers[0], renice, 0, true},
+		{"nice value, root server with a lowered effective set", lowered, renice, 0, true},
+		{"CPUs, root server", servers[0], repin, 0, true},
+		{"policy, root server", servers[0], idle, 0, true},
+		{"policy of children, root server", servers[0], resetOnFork, 0, true},
+		{"slice, root server", servers[0], shortSlice, 0, true},
+		{"CPUs, service", servers[3], repin, 0, true},
+		{"slice, service", servers[3], shortSlice, 0, true},
+		{"nice value, service without CAP_SYS_NICE", servers[3], renice, 0, false},
+		{"policy, service without CAP_SYS_NICE", servers[3], idle, 0, false},
+		{"nice value, service with LimitNICE=+0", servers[3], renice, 20, true},
+		{"policy, service with LimitNICE=+0", servers[3], idle, 20, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var left error
 			var before, after string
+			limitNice(t, test.limit)
 			onThread(t, test.server, func() {
-				// As low as the session may allow itself to be, so that an unprivileged thread can't come back.
-				limit := unix.Rlimit{}
-				if err := unix.Prlimit(0, unix.RLIMIT_NICE, nil, &limit); err != nil {
-					t.Error(err)
-				}
 				before = scheduling(t)
 				var w thread.Worn
 				if err := w.Enter(mustToken(t, 61001, 61001)); err != nil {
@@ -359,6 +364,26 @@ func TestClientReschedulesTheThread(t *testing.T) {
 			}
 		})
 	}
+}
+
+var lowered = server{"root without CAP_SYS_NICE in effect", func(t *testing.T) {
+	setEffective(t, func(s token.CapSet) token.CapSet { return s &^ (1 << unix.CAP_SYS_NICE) })
+}}
+
+// limitNice sets how high an unprivileged thread may come back, until the test ends.
+func limitNice(t *testing.T, limit uint64) {
+	var before unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NICE, &before); err != nil {
+		t.Fatal(err)
+	}
+	err := unix.Setrlimit(unix.RLIMIT_NICE, &unix.Rlimit{Cur: limit, Max: max(limit, before.Max)})
+	if err == unix.EPERM {
+		t.Skip("raising RLIMIT_NICE takes CAP_SYS_RESOURCE")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Setrlimit(unix.RLIMIT_NICE, &before) })
 }
 
 func renice(t *testing.T) {
@@ -384,14 +409,30 @@ func repin(t *testing.T) {
 }
 
 func idle(t *testing.T) {
+	setAttr(t, func(a *unix.SchedAttr) { a.Policy = unix.SCHED_IDLE })
+}
+
+func resetOnFork(t *testing.T) {
+	setAttr(t, func(a *unix.SchedAttr) { a.Flags |= unix.SCHED_FLAG_RESET_ON_FORK })
+}
+
+func shortSlice(t *testing.T) {
+	if setAttr(t, func(a *unix.SchedAttr) { a.Runtime = 100_000 }).Runtime == 0 {
+		t.Skip("this kernel has no slices of threads' own")
+	}
+}
+
+func setAttr(t *testing.T, change func(*unix.SchedAttr)) (before unix.SchedAttr) {
 	attr, err := unix.SchedGetAttr(0, 0)
 	if err == nil {
-		attr.Policy = 5 // SCHED_IDLE
+		before = *attr
+		change(attr)
 		err = unix.SchedSetAttr(0, attr, 0)
 	}
 	if err != nil {
 		t.Error(err)
 	}
+	return before
 }
 
 func scheduling(t *testing.T) string {
@@ -400,7 +441,22 @@ func scheduling(t *testing.T) string {
 		t.Error(err)
 		return ""
 	}
-	return field(t, "Cpus_allowed") + " policy " + string('0'+rune(attr.Policy)) + " nice " + string('0'+rune(attr.Nice))
+	return fmt.Sprintf("%s %+v", field(t, "Cpus_allowed"), *attr)
+}
+
+// TestClientSetsWhatServiceCannotTakeOff: nothing is lost by that, so it must be no reason to give the thread up.
+func TestClientSetsWhatServiceCannotTakeOff(t *testing.T) {
+	needRoot(t)
+	onThread(t, servers[3], func() {
+		for range 2 {
+			if err := scope(func() error { resetOnFork(t); shortSlice(t); return nil }); err != nil {
+				t.Errorf("a service can't take SCHED_FLAG_RESET_ON_FORK off its thread, and has to live with it: %v", err)
+			}
+			if attr, err := unix.SchedGetAttr(0, 0); err != nil || attr.Runtime == 100_000 {
+				t.Errorf("after the scope the slice is the client's, beside the flag that stays (%v)", err)
+			}
+		}
+	})
 }
 
 // TestScopeOfOtherGroupsAloneIsLeft has none of the capabilities that it takes to get back.
