@@ -21,6 +21,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asPasser) == "1" {
 		playPasser(os.Args[1], os.Args[2])
 	}
+	if os.Getenv(asMeddler) == "1" {
+		playMeddler()
+	}
 	if os.Getenv(asProgram) == "1" {
 		main()
 		os.Exit(0)

@@ -19,6 +19,7 @@ const (
 const (
 	bytesAtOnce    = 1 << 20
 	bytesPerSecond = 1 << 20
+	mostRest       = 256 << 10 // when a command has ended
 )
 
 // bucket holds what may be taken. It fills again as time goes by.

@@ -97,7 +97,7 @@ func (e *commandErrors) end() {
 	}
 }
 
-// readRest reads what is in the pipe now. Others may go on writing, and root can have made it as large as it likes.
+// readRest reads what is in the pipe now. Others may go on writing, and the client may have made it large (F_SETPIPE_SZ).
 func (e *commandErrors) readRest() {
 	raw, err := e.from.SyscallConn()
 	if err != nil {
@@ -109,7 +109,7 @@ func (e *commandErrors) readRest() {
 			return
 		}
 		buf := make([]byte, chunk)
-		for most := min(rest, bytesAtOnce); most > 0; {
+		for most := min(rest, mostRest); most > 0; {
 			n, err := unix.Read(int(fd), buf[:min(most, len(buf))])
 			if err == unix.EINTR {
 				continue
@@ -121,7 +121,7 @@ func (e *commandErrors) readRest() {
 			e.budget.read(n, time.Now())
 			most -= n
 		}
-		e.left.bytes += max(0, rest-bytesAtOnce)
+		e.left.bytes += max(0, rest-mostRest)
 	})
 }
 
