@@ -175,10 +175,10 @@ func hasIDs(o Order) (bool, error) {
 		return false, fmt.Errorf("getgroups: %w", err)
 	}
 	same := slices.EqualFunc(groups, o.Groups, func(a int, b uint32) bool { return uint32(a) == b })
-	r, e, s := unix.Getresuid()
-	same = same && r == int(o.UID) && e == int(o.UID) && s == int(o.UID)
-	r, e, s = unix.Getresgid()
-	return same && r == int(o.GID) && e == int(o.GID) && s == int(o.GID), nil
+	are := func(id uint32, r, e, s int) bool { return uint32(r) == id && uint32(e) == id && uint32(s) == id }
+	ru, eu, su := unix.Getresuid()
+	rg, eg, sg := unix.Getresgid()
+	return same && are(o.UID, ru, eu, su) && are(o.GID, rg, eg, sg), nil
 }
 
 // leaveKeyring replaces the server's session keyring, whose keys would be the program's too.
