@@ -3,13 +3,12 @@ package guise
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 
 	"github.com/guise-project/guise/internal/secureexec"
+	"github.com/guise-project/guise/internal/socketfile"
 )
 
 // systemDirectory has the pipes of root's services. Only root can take a name there.
@@ -60,49 +59,6 @@ func userDirectory() (string, error) {
 	return filepath.Join(dir, "guise", "pipe"), nil
 }
 
-// makeDirectory makes the last two elements of a directory for names: everybody may look in, only its owner may put
+// namesMissing says what is made of a directory for names: the last two elements. Everybody may look in, only its owner may put
 // something there.
-func makeDirectory(dir string) error {
-	for _, d := range []string{filepath.Dir(dir), dir} {
-		err := os.Mkdir(d, 0o755)
-		if err == nil {
-			err = os.Chmod(d, 0o755) // whatever the umask
-		}
-		if err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
-		}
-	}
-	return nil
-}
-
-// checkDirectory returns an error if somebody else could put a socket in dir, or dir elsewhere. Above dir a directory with
-// the sticky bit will do, such as /tmp: nobody else can rename what is in it.
-func checkDirectory(dir string) error {
-	dir, err := filepath.Abs(dir)
-	if err != nil {
-		return err
-	}
-	if dir, err = filepath.EvalSymlinks(dir); err != nil {
-		return err
-	}
-	for d, leaf := dir, true; ; d, leaf = filepath.Dir(d), false {
-		info, err := os.Stat(d)
-		if err != nil {
-			return err
-		}
-		if !info.IsDir() {
-			return fmt.Errorf("%s is no directory", d)
-		}
-		stat := info.Sys().(*syscall.Stat_t)
-		if stat.Uid != 0 && int(stat.Uid) != os.Geteuid() {
-			return fmt.Errorf("%s belongs to uid %d, who could put another server in this one's place; it has to be root's or one's own", d, stat.Uid)
-		}
-		if info.Mode().Perm()&0o022 != 0 && (leaf || info.Mode()&fs.ModeSticky == 0) {
-			return fmt.Errorf("others can write to %s (mode %s), so they could put another server in this one's place; take a directory that is one's own",
-				d, strings.TrimPrefix(info.Mode().String(), "d"))
-		}
-		if d == filepath.Dir(d) {
-			return nil
-		}
-	}
-}
+var namesMissing = socketfile.Missing{Most: 2, Mode: 0o755, Above: 0o755}

@@ -21,6 +21,7 @@ import (
 	"github.com/guise-project/guise/announce"
 	"github.com/guise-project/guise/internal/discard"
 	"github.com/guise-project/guise/internal/quota"
+	"github.com/guise-project/guise/internal/socketfile"
 	"github.com/guise-project/guise/token"
 )
 
@@ -78,8 +79,9 @@ type Listener struct {
 	adopted bool
 
 	// The socket's file, if this listener made it.
-	path string
-	file os.FileInfo
+	path      string
+	directory *socketfile.Directory
+	file      *socketfile.File
 
 	// What scopes follow their clients with; see prepareFollowing.
 	scopesFollow bool
@@ -118,25 +120,26 @@ func listen(name string, config *ListenConfig) (*Listener, error) {
 		return nil, err
 	}
 	l.pipe = a.text
-	path, err := l.config.place(a)
+	path, missing, err := l.config.place(a)
 	if err != nil {
 		return nil, err
 	}
-	if len(path) > maxPath {
-		return nil, fmt.Errorf("the socket's path %s is %d bytes long, it can have %d", path, len(path), maxPath)
-	}
-	if err := checkDirectory(filepath.Dir(path)); err != nil {
+	directory, err := socketfile.Make(filepath.Dir(path), missing)
+	if err != nil {
 		return nil, err
 	}
-	fd, info, err := bindSocket(path, &l.config)
+	fd, file, err := bindSocket(directory, filepath.Base(path), &l.config)
 	if err != nil {
+		directory.Close()
 		return nil, err
 	}
 	if err := l.take(fd); err != nil {
-		os.Remove(path)
+		file.Remove()
+		directory.Close()
 		return nil, err
 	}
-	l.path, l.file = path, info
+	l.path, l.directory, l.file = path, directory, file
+	l.address = &net.UnixAddr{Name: path, Net: l.address.Net} // the kernel has the path without the links on it
 	if err := l.publish(); err != nil {
 		l.Close()
 		return nil, err
@@ -146,25 +149,32 @@ func listen(name string, config *ListenConfig) (*Listener, error) {
 	return l, nil
 }
 
-// place returns the path of a's socket, with its directory made if that is guise's to make.
-func (c *ListenConfig) place(a address) (string, error) {
-	if a.path != "" {
-		if c.Dir != "" {
-			return "", errors.New("a path has its directory in it already; ListenConfig.Dir is for names")
+// place returns the path of a's socket, and what of its directory is guise's to make.
+func (c *ListenConfig) place(a address) (path string, missing socketfile.Missing, err error) {
+	path = a.path
+	if path == "" {
+		dir := c.Dir
+		if dir == "" {
+			missing = namesMissing
+			if dir, err = Directory(); err != nil {
+				return "", missing, err
+			}
 		}
-		return filepath.Abs(a.path)
+		path = filepath.Join(dir, a.name)
+	} else if c.Dir != "" {
+		return "", missing, errors.New("a path has its directory in it already; ListenConfig.Dir is for names")
 	}
-	dir := c.Dir
-	if dir == "" {
-		var err error
-		if dir, err = Directory(); err != nil {
-			return "", err
-		}
-		if err := makeDirectory(dir); err != nil {
-			return "", err
-		}
+	path, err = socketPath(path)
+	return path, missing, err
+}
+
+// socketPath returns the absolute path of a socket, which has to be one that clients can connect to.
+func socketPath(path string) (string, error) {
+	path, err := filepath.Abs(path)
+	if err == nil && len(path) > maxPath {
+		err = fmt.Errorf("the socket's path %s is %d bytes long, it can have %d", path, len(path), maxPath)
 	}
-	return filepath.Abs(filepath.Join(dir, a.name))
+	return path, err
 }
 
 // ListenOn makes a listener of one that exists, whose clients come over Unix stream or sequenced-packet sockets. The
@@ -287,139 +297,25 @@ func (l *Listener) take(fd int) error {
 // backlog is how many connections may wait to be accepted; the kernel cuts it down to net.core.somaxconn.
 const backlog = 4096
 
-// bindSocket makes a listening socket at path.
-func bindSocket(path string, config *ListenConfig) (fd int, info os.FileInfo, err error) {
-	unlock, err := lockName(path)
-	if err != nil {
-		return -1, nil, err
-	}
-	defer unlock()
-	kind := unix.SOCK_STREAM
+// bindSocket makes a listening socket called name in a directory. The error wraps [ErrPipeTaken] if a live server has it.
+func bindSocket(directory *socketfile.Directory, name string, config *ListenConfig) (fd int, file *socketfile.File, err error) {
+	options := socketfile.Options{Type: unix.SOCK_STREAM, Mode: config.Mode, GID: -1, Backlog: backlog}
 	if config.Message {
-		kind = unix.SOCK_SEQPACKET
+		options.Type = unix.SOCK_SEQPACKET
 	}
-	fd, err = unix.Socket(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return -1, nil, err
-	}
-	if info, err = bindListening(fd, path, config); err != nil {
-		unix.Close(fd)
-		return -1, nil, err
-	}
-	return fd, info, nil
-}
-
-// bindListening binds fd to path and has it listen.
-func bindListening(fd int, path string, config *ListenConfig) (info os.FileInfo, err error) {
-	if err := bindOver(fd, path); err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(path)
-		}
-	}()
-	// Nobody can connect before listen(2), so nobody gets in with the wrong mode.
-	if err := setAccess(path, config); err != nil {
-		return nil, err
-	}
-	if info, err = os.Lstat(path); err != nil {
-		return nil, err
-	}
-	if err := unix.Listen(fd, backlog); err != nil {
-		return nil, fmt.Errorf("listen(2): %w", err)
-	}
-	return info, nil
-}
-
-// lockName keeps other servers from taking the socket's path until unlock is called. Between its bind(2) and its listen(2) a
-// server looks as if it were dead, and a dead one's socket may be another's by the time that it is removed. The lock is a file
-// beside the socket, which only those can make who could make the socket; '~' is in no pipe's name.
-func lockName(path string) (unlock func(), err error) {
-	path += "~lock"
-	for {
-		fd, err := unix.Open(path, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
-		if err != nil {
-			return nil, &fs.PathError{Op: "open", Path: path, Err: err}
-		}
-		for err = unix.EINTR; err == unix.EINTR; {
-			err = unix.Flock(fd, unix.LOCK_EX)
-		}
-		if err != nil {
-			unix.Close(fd)
-			return nil, fmt.Errorf("locking %s: %w", path, err)
-		}
-		// Whoever had it before has removed the file; what counts is the one that is there now.
-		var locked, there unix.Stat_t
-		if unix.Fstat(fd, &locked) == nil && unix.Lstat(path, &there) == nil && locked.Dev == there.Dev && locked.Ino == there.Ino {
-			return func() {
-				os.Remove(path)
-				unix.Close(fd)
-			}, nil
-		}
-		unix.Close(fd)
-	}
-}
-
-// bindOver binds fd to path, where a dead server's socket may still be.
-func bindOver(fd int, path string) error {
-	address := &unix.SockaddrUnix{Name: path}
-	err := unix.Bind(fd, address)
-	if err != unix.EADDRINUSE {
-		return err
-	}
-	if err := removeDead(path); err != nil {
-		return err
-	}
-	if err = unix.Bind(fd, address); err == unix.EADDRINUSE {
-		err = fmt.Errorf("%w: another one took it at the same moment", ErrPipeTaken)
-	}
-	return err
-}
-
-// removeDead removes the socket at path if nobody listens on it.
-func removeDead(path string) error {
-	info, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if info.Mode().Type() != fs.ModeSocket {
-		return fmt.Errorf("%s is there already and is no socket (%s)", path, info.Mode())
-	}
-	if alive(path) {
-		return ErrPipeTaken
-	}
-	return os.Remove(path)
-}
-
-// alive reports whether somebody listens on the socket at path. Only a refused connection says no.
-func alive(path string) bool {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return true
-	}
-	defer unix.Close(fd)
-	return unix.Connect(fd, &unix.SockaddrUnix{Name: path}) != unix.ECONNREFUSED
-}
-
-func setAccess(path string, config *ListenConfig) error {
-	mode := config.Mode
-	if mode == 0 {
-		mode = 0o666
+	if options.Mode == 0 {
+		options.Mode = 0o666
 	}
 	if config.Group != "" {
-		gid, err := groupID(config.Group)
-		if err != nil {
-			return err
-		}
-		if err := os.Lchown(path, -1, gid); err != nil {
-			return err
+		if options.GID, err = groupID(config.Group); err != nil {
+			return -1, nil, err
 		}
 	}
-	return os.Chmod(path, mode.Perm())
+	fd, file, err = directory.Listen(name, options)
+	if errors.Is(err, socketfile.ErrTaken) {
+		err = ErrPipeTaken
+	}
+	return fd, file, err
 }
 
 func groupID(group string) (int, error) {
@@ -583,11 +479,8 @@ func (l *Listener) Close() error {
 		if l.published != nil {
 			l.published.close()
 		}
-		if l.path != "" {
-			if now, err := os.Lstat(l.path); err == nil && os.SameFile(now, l.file) {
-				os.Remove(l.path)
-			}
-		}
+		l.file.Remove()
+		l.directory.Close()
 		l.turnAwayWaiting()
 		l.closeErr = opError("close", l.pipe, l.sockets.Close())
 	})

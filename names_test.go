@@ -458,39 +458,103 @@ func TestServerThatCheckServerRefusesGetsNothingOfTheClient(t *testing.T) {
 	})
 }
 
-// TestServerBetweenBindAndListenKeepsItsName is about a server that has bound its socket and does not listen yet, which makes it
-// look dead; it holds the lock of the name meanwhile.
-func TestServerBetweenBindAndListenKeepsItsName(t *testing.T) {
+// TestAskingWhetherAServerLivesIsNoClient: a server sees those who want its name as little as it would if they had not come.
+func TestAskingWhetherAServerLivesIsNoClient(t *testing.T) {
+	bothModes(t, func(t *testing.T, config ListenConfig) {
+		l := listenAt(t, &config)
+		path := l.Addr().String()
+		const asked, called = 100, 20
+		last := fmt.Sprintf("@guise-test-last-%d", os.Getpid()) // the name of the last client
+		accepted := make(chan int)
+		go func() {
+			for n := 0; ; n++ {
+				c, err := l.AcceptPipe()
+				if err != nil {
+					t.Error(err)
+				} else {
+					c.Close()
+				}
+				if err != nil || c.RemoteAddr().String() == last {
+					accepted <- n
+					return
+				}
+			}
+		}()
+		var clients sync.WaitGroup
+		clients.Go(func() {
+			for range called {
+				c, err := Dial(path, nil)
+				if err != nil {
+					if !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) { // it was closed before it had said anything
+						t.Errorf("a client: %v", err)
+					}
+					continue
+				}
+				c.Close()
+			}
+		})
+		for range asked {
+			if second, err := Listen(path, &config); !errors.Is(err, ErrPipeTaken) {
+				t.Fatalf("Listen = %v, %v, want ErrPipeTaken", second, err)
+			}
+		}
+		clients.Wait()
+		// Who connected before this one is accepted before it.
+		kind := unix.SOCK_STREAM
+		if config.Message {
+			kind = unix.SOCK_SEQPACKET
+		}
+		fd := rawSocket(unix.AF_UNIX, kind)
+		defer unix.Close(fd)
+		must(unix.Bind(fd, &unix.SockaddrUnix{Name: last}))
+		must(unix.Connect(fd, &unix.SockaddrUnix{Name: path}))
+		if n := <-accepted; n != called {
+			t.Errorf("the server had %d clients, and there were %d", n, called)
+		}
+	})
+}
+
+func TestNameOfAKilledServerCanBeHadAtOnce(t *testing.T) {
 	path := filepath.Join(testdir.Open(t, 0o755), "spool")
-	unlock, err := lockName(path)
-	if err != nil {
-		t.Fatal(err)
+	for range 5 {
+		p := startRaw(t, "to be killed", nil, []string{"GUISE_TEST_PATH=" + path})
+		if said := p.out.line(); said != "listening" {
+			t.Fatalf("the server says %q", said)
+		}
+		if l, err := Listen(path, nil); !errors.Is(err, ErrPipeTaken) {
+			t.Fatalf("while it lives, Listen = %v, %v, want ErrPipeTaken", l, err)
+		}
+		must(p.cmd.Process.Kill())
+		p.cmd.Wait()
+		p.ended = true
+		l, err := Listen(path, nil)
+		if err != nil {
+			t.Fatalf("after it was killed: %v", err)
+		}
+		l.Close()
 	}
+}
+
+var _ = addRole("to be killed", func() {
+	must1(Listen(os.Getenv("GUISE_TEST_PATH"), nil))
+	fmt.Println("listening")
+	select {}
+})
+
+func TestNameOfASocketThatWasHandedOverIsTaken(t *testing.T) {
+	path := filepath.Join(testdir.Open(t, 0o755), "spool")
+	// As systemd does: it listens, and nobody accepts before the service runs.
 	fd := rawSocket(unix.AF_UNIX, unix.SOCK_STREAM)
 	defer unix.Close(fd)
 	must(unix.Bind(fd, &unix.SockaddrUnix{Name: path}))
-	done := make(chan error, 1)
-	go func() {
-		l, err := Listen(path, nil)
-		if err == nil {
-			l.Close()
-		}
-		done <- err
-	}()
-	// Go on once the second server waits for the lock, or has not waited for it.
-	for waits := false; !waits && len(done) == 0; {
-		locks, err := os.ReadFile("/proc/locks")
-		must(err)
-		for line := range strings.Lines(string(locks)) {
-			waits = waits || strings.Contains(line, "->") && strings.Contains(line, fmt.Sprintf(" %d ", os.Getpid()))
-		}
-	}
 	must(unix.Listen(fd, 1))
-	unlock()
-	if err := <-done; !errors.Is(err, ErrPipeTaken) {
-		t.Errorf("Listen: %v, want ErrPipeTaken", err)
+	for range 10 { // more than the queue has room for
+		if l, err := Listen(path, nil); !errors.Is(err, ErrPipeTaken) {
+			t.Fatalf("Listen = %v, %v, want ErrPipeTaken", l, err)
+		}
 	}
-	if left, err := filepath.Glob(path + "*"); len(left) != 1 || err != nil {
-		t.Errorf("%v are left, %v", left, err)
+	must(unix.SetNonblock(fd, true))
+	if client, _, err := unix.Accept(fd); err != unix.EAGAIN {
+		t.Errorf("somebody has connected: accept gives %d, %v", client, err)
 	}
 }

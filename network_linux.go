@@ -16,19 +16,20 @@ import (
 
 	"github.com/guise-project/guise/internal/npa"
 	"github.com/guise-project/guise/internal/quota"
+	"github.com/guise-project/guise/internal/socketfile"
 	"github.com/guise-project/guise/token"
 )
 
 // published is a pipe's socket for smbd.
 type published struct {
-	sockets  *net.UnixListener
-	path     string
-	file     os.FileInfo
-	arrived  chan arrival
-	waiting  quota.Shares[netip.Addr] // clients that have arrived, and nobody has accepted yet
-	shaking  atomic.Int32
-	patience time.Duration // with smbd
-	allow    sync.Mutex    // ListenConfig.Allow is asked by one at a time
+	sockets   *net.UnixListener
+	directory *socketfile.Directory
+	file      *socketfile.File
+	arrived   chan arrival
+	waiting   quota.Shares[netip.Addr] // clients that have arrived, and nobody has accepted yet
+	shaking   atomic.Int32
+	patience  time.Duration // with smbd
+	allow     sync.Mutex    // ListenConfig.Allow is asked by one at a time
 }
 
 // arrival is a client that waits to be accepted, or why none can be.
@@ -42,24 +43,25 @@ func (l *Listener) publish() error {
 	if l.config.Network == nil {
 		return nil
 	}
-	path, err := l.config.Network.place(l.pipe)
+	directory, path, err := l.config.Network.place(l.pipe)
 	if err != nil {
 		return fmt.Errorf("publishing the pipe to Samba: %w", err)
 	}
-	config := ListenConfig{Mode: 0o600}
-	fd, info, err := bindSocket(path, &config)
+	fd, file, err := bindSocket(directory, filepath.Base(path), &ListenConfig{Mode: 0o600})
 	if err != nil {
+		directory.Close()
 		return fmt.Errorf("publishing the pipe to Samba at %s: %w", path, err)
 	}
 	f := os.NewFile(uintptr(fd), path)
 	sockets, err := net.FileListener(f)
 	f.Close()
 	if err != nil {
-		os.Remove(path)
+		file.Remove()
+		directory.Close()
 		return fmt.Errorf("publishing the pipe to Samba at %s: %w", path, err)
 	}
 	l.published = &published{
-		sockets: sockets.(*net.UnixListener), path: path, file: info,
+		sockets: sockets.(*net.UnixListener), directory: directory, file: file,
 		arrived: make(chan arrival), patience: handshakeTime, waiting: quota.Shares[netip.Addr]{Most: mostArrived, Each: mostWaitingOne},
 	}
 	l.published.sockets.SetUnlinkOnClose(false)
@@ -74,76 +76,65 @@ func (l *Listener) receive() {
 	}
 }
 
-// place returns the path of the socket for smbd.
-func (n *Network) place(pipe string) (string, error) {
+// place returns the path of the socket for smbd, and its directory, which is made if it isn't there.
+func (n *Network) place(pipe string) (*socketfile.Directory, string, error) {
 	name := n.Name
 	if name == "" {
 		name = pipe
 	}
 	a, err := parseAddress(name)
 	if err != nil {
-		return "", err
+		return nil, "", err
 	}
 	if a.path != "" {
-		return "", fmt.Errorf("%w: the pipe is a path, %s; Network.Name has to say what it is called on the network", ErrBadName, a.path)
+		return nil, "", fmt.Errorf("%w: the pipe is a path, %s; Network.Name has to say what it is called on the network", ErrBadName, a.path)
 	}
 	if n.Path != "" {
 		if n.Dir != "" {
-			return "", errors.New("Network.Path has its directory in it already, and Network.Dir is another")
+			return nil, "", errors.New("Network.Path has its directory in it already, and Network.Dir is another")
 		}
-		return checkPlace(n.Path)
+		path, err := socketPath(n.Path)
+		if err != nil {
+			return nil, "", err
+		}
+		directory, err := socketfile.Open(filepath.Dir(path))
+		return directory, path, err
 	}
 	dir := n.Dir
 	if dir == "" {
 		dir = SambaDirectory
 	}
-	path := filepath.Join(dir, a.name)
-	if len(path) <= maxPath {
-		if err := makeSambaDirectory(dir); err != nil {
-			return "", err
-		}
-	}
-	return checkPlace(path)
-}
-
-// checkPlace returns where a socket can be, or why it can't.
-func checkPlace(path string) (string, error) {
-	path, err := filepath.Abs(path)
+	path, err := socketPath(filepath.Join(dir, a.name))
 	if err != nil {
-		return "", err
+		return nil, "", err
 	}
-	if len(path) > maxPath {
-		return "", fmt.Errorf("the socket's path %s is %d bytes long, it can have %d", path, len(path), maxPath)
-	}
-	return path, checkDirectory(filepath.Dir(path))
+	directory, err := makeSambaDirectory(filepath.Dir(path))
+	return directory, path, err
 }
 
 // sambaMode is what smbd insists on: it does not start with another mode of the directory.
 const sambaMode = 0o700
 
-// makeSambaDirectory makes the directory if it isn't there.
-func makeSambaDirectory(dir string) error {
-	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
-		return err
+// makeSambaDirectory opens the directory, which it makes if it isn't there.
+func makeSambaDirectory(dir string) (*socketfile.Directory, error) {
+	directory, err := socketfile.Make(dir, socketfile.Missing{Most: len(dir), Mode: sambaMode, Above: 0o755}) // all, be they as many as bytes
+	if err != nil {
+		return nil, err
 	}
-	err := os.Mkdir(dir, sambaMode)
-	if err == nil {
-		return os.Chmod(dir, sambaMode) // whatever the umask
+	mode, err := directory.Mode()
+	if err == nil && mode != sambaMode {
+		err = fmt.Errorf("%s has mode %04o, and smbd takes only %04o; if it is Samba's directory, change that", dir, mode, sambaMode)
 	}
-	if !errors.Is(err, os.ErrExist) {
-		return err
+	if err != nil {
+		directory.Close()
+		return nil, err
 	}
-	info, err := os.Stat(dir)
-	if err == nil && info.Mode().Perm() != sambaMode {
-		err = fmt.Errorf("%s has mode %04o, and smbd takes only %04o; if it is Samba's directory, change that", dir, info.Mode().Perm(), sambaMode)
-	}
-	return err
+	return directory, nil
 }
 
 func (p *published) close() {
-	if now, err := os.Lstat(p.path); err == nil && os.SameFile(now, p.file) {
-		os.Remove(p.path)
-	}
+	p.file.Remove()
+	p.directory.Close()
 	p.sockets.Close()
 }
 

@@ -502,7 +502,7 @@ func TestPublishing(t *testing.T) {
 		{"a bad name", guise.Network{Dir: np, Name: "a b"}, "letters, digits"},
 		{"another machine's name", guise.Network{Dir: np, Name: `\\host\pipe\x`}, "smb.Dial"},
 		{"a directory of another mode", guise.Network{Dir: dir, Name: "x"}, "has mode 0755"},
-		{"a directory that can't be made", guise.Network{Dir: filepath.Join(foreign, "x", "np"), Name: "x"}, "not a directory"},
+		{"a directory that can't be made", guise.Network{Dir: filepath.Join(foreign, "x", "np"), Name: "x"}, "is no directory"},
 		{"a directory in one that others can write to", guise.Network{Dir: filepath.Join(writable, "np"), Name: "x"}, "others can write"},
 		{"a path in a directory that others can write to", guise.Network{Path: filepath.Join(writable, "x"), Name: "x"}, "others can write"},
 		{"a path and a directory", guise.Network{Path: filepath.Join(dir, "x"), Dir: np, Name: "x"}, "Network.Dir"},

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/guise-project/guise/internal/socketfile"
 )
 
 // Watch watches the connections of the pipe called name on this machine, from those that are there until ctx ends or the server
@@ -117,9 +119,9 @@ func dialWatch(ctx context.Context, a address) (*net.UnixConn, string, error) {
 		default:
 			return nil, path, err
 		}
-		switch probe(pipe) {
-		case unix.ENOENT, unix.ENOTDIR:
-		case unix.ECONNREFUSED:
+		switch life, _ := socketfile.LifeOf(pipe); life {
+		case socketfile.None:
+		case socketfile.Dead:
 			return nil, path, ErrNobodyListens
 		default:
 			return nil, path, ErrNotWatched
@@ -136,17 +138,6 @@ func unixConn(fd int, path string) (*net.UnixConn, error) {
 		return nil, err
 	}
 	return conn.(*net.UnixConn), nil
-}
-
-// probe says what there is at the path of a pipe, and its server does not notice: sockets of this kind connect to no pipe. It
-// returns EPROTOTYPE if there is one.
-func probe(pipe string) error {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	return unix.Connect(fd, &unix.SockaddrUnix{Name: pipe})
 }
 
 // mayWatch reports whether a server should let this process watch.

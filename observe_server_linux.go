@@ -5,13 +5,13 @@ import (
 	"encoding/json"
 	"maps"
 	"net"
-	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/guise-project/guise/announce"
+	"github.com/guise-project/guise/internal/socketfile"
 	"github.com/guise-project/guise/token"
 )
 
@@ -20,7 +20,7 @@ import (
 type observers struct {
 	server WatchedServer
 	socket *net.UnixListener
-	file   os.FileInfo
+	file   *socketfile.File
 	uid    uint32 // whose processes may watch, besides root's
 	log    func(msg string, args ...any)
 
@@ -179,7 +179,7 @@ func (o *observers) close() {
 	close(o.closing)
 	watchers := slices.Collect(maps.Keys(o.watchers))
 	o.mu.Unlock()
-	removeSocket(o.server.Path+watchSuffix, o.file)
+	o.file.Remove()
 	o.socket.Close()
 	for _, w := range watchers {
 		w.conn.SetWriteDeadline(time.Now().Add(lastWrite))

@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/guise-project/guise/internal/socketfile"
 	"github.com/guise-project/guise/token"
 )
 
@@ -18,7 +20,7 @@ func (l *Listener) letWatch() {
 	if !l.config.Watch {
 		return
 	}
-	o, err := newObservers(l.path)
+	o, err := newObservers(l.directory, l.path)
 	if err != nil {
 		l.config.Logger.Warn("nobody can watch this pipe", "pipe", l.pipe, "error", err)
 		return
@@ -31,15 +33,15 @@ func (l *Listener) letWatch() {
 
 var errNotOwnSocket = errors.New("its socket was made by somebody else, and a watch socket lies beside one that this listener has made itself")
 
-func newObservers(pipe string) (*observers, error) {
-	if pipe == "" {
+func newObservers(directory *socketfile.Directory, pipe string) (*observers, error) {
+	if directory == nil {
 		return nil, errNotOwnSocket
 	}
 	path := pipe + watchSuffix
 	if len(path) > maxPath {
 		return nil, fmt.Errorf("the watch socket's path %s would be %d bytes long, it can have %d", path, len(path), maxPath)
 	}
-	fd, info, err := bindSocket(path, &ListenConfig{Mode: 0o600})
+	fd, file, err := bindSocket(directory, filepath.Base(path), &ListenConfig{Mode: 0o600})
 	if err != nil {
 		return nil, fmt.Errorf("making the watch socket %s: %w", path, err)
 	}
@@ -47,13 +49,13 @@ func newObservers(pipe string) (*observers, error) {
 	defer f.Close()
 	socket, err := net.FileListener(f)
 	if err != nil {
-		os.Remove(path)
+		file.Remove()
 		return nil, fmt.Errorf("listening on the watch socket %s: %w", path, err)
 	}
 	o := &observers{
 		server:   WatchedServer{Path: pipe, PID: os.Getpid(), UID: uint32(os.Geteuid())},
 		socket:   socket.(*net.UnixListener),
-		file:     info,
+		file:     file,
 		uid:      ownUser(),
 		closing:  make(chan struct{}),
 		watchers: make(map[*watcher]struct{}),
@@ -108,11 +110,4 @@ func (o *observers) admit(conn *net.UnixConn) {
 	}
 	control(conn, withoutMarks)
 	o.watch(conn)
-}
-
-// removeSocket removes a socket's file if it is still the one that was made.
-func removeSocket(path string, made os.FileInfo) {
-	if now, err := os.Lstat(path); err == nil && os.SameFile(now, made) {
-		os.Remove(path)
-	}
 }

@@ -7,6 +7,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/guise-project/guise/internal/socketfile"
 )
 
 // watchSuffix is what a pipe's watch socket has at the end of its path.
@@ -42,18 +44,12 @@ func watchable(path string, listening map[socketFile]listener) bool {
 	return seen || lifeOf(path) != dead
 }
 
-// lifeOf asks the kernel whether a process has the socket at path, in whatever network namespace. A datagram socket can't be connected to
-// one of another type, and that is told only if there is one: so the server sees nothing.
+// lifeOf says whether a process has the socket at path, whose server sees nothing of it.
 func lifeOf(path string) life {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return unknown
-	}
-	defer unix.Close(fd)
-	switch unix.Connect(fd, &unix.SockaddrUnix{Name: path}) {
-	case unix.EPROTOTYPE:
+	switch is, _ := socketfile.LifeOf(path); is {
+	case socketfile.Live:
 		return living
-	case unix.ECONNREFUSED:
+	case socketfile.Dead:
 		return dead
 	}
 	return unknown
