@@ -15,7 +15,7 @@ func newServeCommand() *cobra.Command {
 		Short: "Run a command for each client of a pipe, as that client",
 		Long: `Listens on the pipe NAME and runs COMMAND for each client, as that client for good: its uid, gid and groups, no
 capabilities (a root client's has the client's own), a session of its own. The pipe is COMMAND's standard input and output; what it writes
-to standard error comes out at the server's, as it is. It has no other descriptors. When COMMAND ends, so does the connection.
+to standard error is logged. It has no other descriptors. When COMMAND ends, so does the connection.
 
 COMMAND starts once the client has said what the server may do: at once for guise's own clients, with the first data or the
 end of it for others. Its context is the client's of that moment. A client that allows less than impersonation is refused.
@@ -76,6 +76,8 @@ Nothing else is in it. The working directory, the umask and the resource limits 
 Log:
   A line for each client is written when it ends: who it was (client, account, uid, gid), which process connected (pid) and
   through which others (via), how COMMAND ended (status), why if the server ended it (ended), and how long it took (duration).
+  Before it there is one for each line that COMMAND wrote to its standard error (line), with the client's uid and pid. Of one uid these
+  are 500 at once and 50 more each second; of what is left out the last 4 lines are logged, and how much it was (lines, bytes).
   --log text     NAME=VALUE pairs
   --log json     a JSON object on each line, durations in seconds
   --log journal  entries of systemd's journal, with fields such as GUISE_PIPE, GUISE_CLIENT, GUISE_UID, GUISE_VIA and GUISE_STATUS
