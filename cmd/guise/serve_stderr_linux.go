@@ -62,11 +62,17 @@ func newCommandErrors(budget *lineBudget, log func(slog.Level, string, ...slog.A
 // readAll reads until nobody has the command's end any more, or end is called.
 func (e *commandErrors) readAll() {
 	defer close(e.read)
-	buf := make([]byte, chunk)
+	raw, err := e.from.SyscallConn()
+	if err != nil {
+		return
+	}
 	for {
-		n, err := e.from.Read(buf)
-		e.line.add(buf[:n], e.take)
-		if err != nil {
+		n := 0
+		err := raw.Read(func(fd uintptr) (done bool) {
+			n, done = e.readSome(int(fd), chunk)
+			return done
+		})
+		if err != nil || n == 0 {
 			return
 		}
 		if wait := e.budget.read(n, time.Now()); wait > 0 {
@@ -76,6 +82,28 @@ func (e *commandErrors) readAll() {
 			case <-e.hurry:
 				timer.Stop()
 			}
+		}
+	}
+}
+
+// buffers are for reading. A command that is silent has none.
+var buffers = sync.Pool{New: func() any { return new([chunk]byte) }}
+
+// readSome reads up to most bytes, and reports false if there are none yet. n is 0 at the end.
+func (e *commandErrors) readSome(fd, most int) (n int, ok bool) {
+	buf := buffers.Get().(*[chunk]byte)
+	defer buffers.Put(buf)
+	for {
+		n, err := unix.Read(fd, buf[:min(most, chunk)])
+		switch err {
+		case nil:
+			e.line.add(buf[:n], e.take)
+			return n, true
+		case unix.EINTR:
+		case unix.EAGAIN:
+			return 0, false
+		default:
+			return 0, true
 		}
 	}
 }
@@ -108,16 +136,11 @@ func (e *commandErrors) readRest() {
 		if err != nil {
 			return
 		}
-		buf := make([]byte, chunk)
 		for most := min(rest, mostRest); most > 0; {
-			n, err := unix.Read(int(fd), buf[:min(most, len(buf))])
-			if err == unix.EINTR {
-				continue
-			}
-			if n <= 0 { // the client has read it
+			n, _ := e.readSome(int(fd), most)
+			if n == 0 { // the client has read it
 				return
 			}
-			e.line.add(buf[:n], e.take)
 			e.budget.read(n, time.Now())
 			most -= n
 		}
