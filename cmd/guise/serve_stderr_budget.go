@@ -3,6 +3,8 @@ package main
 import (
 	"sync"
 	"time"
+
+	"github.com/guise-project/guise/internal/quota"
 )
 
 // What of the commands' standard error is logged. The lines of one user's commands share what there is, so that starting more of
@@ -90,21 +92,22 @@ func (b *lineBudget) full(now time.Time) bool {
 // lineBudgets are those of all users. The zero value has none yet.
 type lineBudgets struct {
 	mu    sync.Mutex
-	users map[uint32]*lineBudget
+	users map[quota.User]*lineBudget
 	swept time.Time
 }
 
 // take returns the budget of uid for one command more, until leave is called with it.
 func (l *lineBudgets) take(uid uint32) *lineBudget {
+	user := quota.Of(uid)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	b := l.users[uid]
+	b := l.users[user]
 	if b == nil {
 		b = newLineBudget(time.Now())
 		if l.users == nil {
-			l.users = make(map[uint32]*lineBudget)
+			l.users = make(map[quota.User]*lineBudget)
 		}
-		l.users[uid] = b
+		l.users[user] = b
 	}
 	b.commands++
 	return b
@@ -119,9 +122,9 @@ func (l *lineBudgets) leave(left *lineBudget, now time.Time) {
 		return
 	}
 	l.swept = now
-	for uid, b := range l.users {
+	for user, b := range l.users {
 		if b.commands == 0 && b.full(now) {
-			delete(l.users, uid)
+			delete(l.users, user)
 		}
 	}
 }

@@ -29,6 +29,7 @@ const (
 // Those that it answers in any case.
 const (
 	forget      Opcode = 2
+	setattr     Opcode = 4
 	write       Opcode = 16
 	statfs      Opcode = 17
 	initialise  Opcode = 26
@@ -38,8 +39,8 @@ const (
 	batchForget Opcode = 42
 )
 
-// FUSE is a file system whose server does not answer everything, so that who asks hangs until [FUSE.Close]. Its directories
-// have, to any depth, a directory named "directory", and a file of any other name, which is empty, executable and everybody's.
+// FUSE is a file system whose server does not answer everything, so that who asks hangs until [FUSE.Close]. It has a directory
+// named "directory", and in both that and the root a file of any other name: zeros, executable and everybody's.
 type FUSE struct {
 	dir   string
 	file  *os.File // of /dev/fuse
@@ -94,6 +95,8 @@ const (
 	headerIn  = 40      // struct fuse_in_header
 	headerOut = 16      // struct fuse_out_header
 	longest   = 1 << 17 // FUSE_MIN_READ_BUFFER and more
+
+	fileSize = 4096
 )
 
 func (f *FUSE) serve() {
@@ -128,7 +131,7 @@ func (f *FUSE) serve() {
 	}
 }
 
-// The nodes that there are. All files are one, and all directories below the root.
+// The nodes that there are. All files are one.
 const (
 	rootNode      = 1
 	directoryNode = 2
@@ -143,18 +146,21 @@ func reply(op Opcode, node uint64, in []byte) (body []byte, errno unix.Errno, an
 	case initialise:
 		return initialised(in), 0, true
 	case Lookup:
-		node = fileNode
-		if name := unix.ByteSliceToString(in); name == "directory" {
-			node = directoryNode
+		found := uint64(fileNode)
+		if node == rootNode && unix.ByteSliceToString(in) == "directory" {
+			found = directoryNode
 		}
-		body = binary.NativeEndian.AppendUint64(nil, node)
+		body = binary.NativeEndian.AppendUint64(nil, found)
 		body = append(body, make([]byte, 32)...) // generation; nothing stays valid
-		return append(body, attributes(node)...), 0, true
-	case Getattr:
+		return append(body, attributes(found)...), 0, true
+	case Getattr, setattr:
 		return append(make([]byte, 16), attributes(node)...), 0, true
 	case Open, Opendir:
 		return make([]byte, 16), 0, true
-	case Read, readdir, Release, releasedir, Flush, Access:
+	case Read:
+		offset, size := binary.NativeEndian.Uint64(in[8:]), binary.NativeEndian.Uint32(in[16:])
+		return make([]byte, min(uint64(size), fileSize-min(offset, fileSize))), 0, true
+	case readdir, Release, releasedir, Flush, Access:
 		return nil, 0, true
 	case write:
 		return append(binary.NativeEndian.AppendUint32(nil, binary.NativeEndian.Uint32(in[16:])), 0, 0, 0, 0), 0, true
@@ -183,6 +189,7 @@ func attributes(node uint64) []byte {
 	}
 	out := make([]byte, 88)
 	binary.NativeEndian.PutUint64(out, node)
+	binary.NativeEndian.PutUint64(out[8:], fileSize)
 	binary.NativeEndian.PutUint32(out[60:], mode)
 	binary.NativeEndian.PutUint32(out[64:], links)
 	binary.NativeEndian.PutUint32(out[80:], 4096) // blksize
