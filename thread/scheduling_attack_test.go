@@ -57,7 +57,9 @@ func TestNoThreadStaysAsAClientScheduledIt(t *testing.T) {
 	fmt.Fprintln(toServer, "begin")
 	result, _ := fromServer.ReadString('\n')
 	for _, client := range clients {
-		client.Process.Kill() // its child ends with it
+		if err := client.Process.Kill(); err != nil { // its child ends with it
+			t.Fatal(err)
+		}
 		client.Wait()
 	}
 	fmt.Fprintln(toServer, "clients have gone")
