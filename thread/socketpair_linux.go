@@ -25,25 +25,61 @@ func SocketpairAs(t *token.Token) (near, far int, err error) {
 	if err := t.Wearable(); err != nil {
 		return -1, -1, err
 	}
+	// What it may be, its owner can do to this thread what it can in a scope.
+	w := Worn{locked: isLocked()}
 	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	w.tid = threadID()
+	if w.outer, w.baseline = known(w.tid); w.outer == nil {
+		err = w.restScheduled()
+	}
+	if err == nil {
+		var m *moment
+		if m, err = prepareMoment(t); err == nil {
+			near, far, err = m.make(t)
+		}
+		if w.outer == nil {
+			if spoiled := w.restoreScheduling(); spoiled != nil {
+				if err == nil {
+					unix.Close(near)
+					unix.Close(far)
+				}
+				err = spoiled
+			}
+			sweepLater()
+		}
+	}
+	if err != nil {
+		near, far = -1, -1
+		if _, ok := err.(*spoiledError); ok {
+			return near, far, err // the goroutine stays locked
+		}
+	}
+	runtime.UnlockOSThread()
+	return near, far, err
+}
+
+// prepareMoment is for the thread on which the moment is to be.
+func prepareMoment(t *token.Token) (*moment, error) {
 	var was credentials
 	if err := was.read(); err != nil {
-		return -1, -1, err
+		return nil, err
 	}
 	m := makeMoment(t, &was)
 	if m == nil {
-		return -1, -1, ErrPrivilege
+		return nil, ErrPrivilege
 	}
+	return m, nil
+}
+
+// make is [SocketpairAs] from there on.
+func (m *moment) make(t *token.Token) (near, far int, err error) {
 	m.pass()
-	runtime.KeepAlive(&was)
-	if m.lost {
+	switch {
+	case m.lost:
 		stop(fmt.Sprintf("a thread that was uid %d for a moment can't be restored: %v", t.UID(), m.errno))
-	}
-	if m.changed {
+	case m.changed:
 		return -1, -1, ErrChangedMeanwhile
-	}
-	if m.errno != 0 {
+	case m.errno != 0:
 		return -1, -1, failed("making a socketpair as another user", m.errno)
 	}
 	return int(m.pair[0]), int(m.pair[1]), nil
