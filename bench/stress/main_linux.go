@@ -2,6 +2,8 @@
 //
 //	stress scopes [COUNT]        a million scopes, or COUNT
 //	stress following [DURATION]  a minute of scopes that follow their clients, or DURATION
+//	stress hostile GUISE [DURATION]
+//	                             honest users beside hostile ones, three times a minute, or DURATION; GUISE is the program
 //
 // The first enters many scopes from many goroutines for many identities at once and looks whether the kernel ever saw anybody but
 // the right one. In each scope a goroutine compares its thread's ids, groups and capabilities as the kernel has them with the
@@ -12,6 +14,10 @@
 // The second has client processes change who they are at random, in every way there is, while servers' threads work in scopes that
 // follow them, directly and at the end of long chains. Each client notes when it was who, and no file may show anybody whom it had
 // ceased to be too long before; see behind. It is for the race detector.
+//
+// The third has honest users call a server that uses the library and guise serve, alone, beside users who only spin, and beside
+// hostile users who do all that is known to disturb a server. Honest requests must be answered rightly and changes followed, and
+// when the hostile ones have gone nothing of theirs may be left. It prints how fast honest requests were answered in each.
 package main
 
 import (
@@ -40,7 +46,8 @@ const (
 )
 
 func main() {
-	role.Play(map[string]role.Role{"client": role.Client, "server": beServing, "following client": beClient})
+	role.Play(map[string]role.Role{"client": role.Client, "server": beServing, "following client": beClient,
+		"hostile library": beLibrary, "hostile honest": beHonest, "hostile changing": beChanging, "hostile spinner": spin, "hostile user": beHostile})
 	if err := command(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "stress: FAILED:", err)
 		os.Exit(1)
@@ -62,9 +69,15 @@ func command(args []string) error {
 		if len(args) > 1 {
 			duration, err = time.ParseDuration(args[1])
 		}
+	case len(args) > 1 && args[0] == "hostile":
+		guise := args[1]
+		run = func(ctx context.Context) error { return runHostile(ctx, guise, duration) }
+		if args = args[1:]; len(args) > 1 {
+			duration, err = time.ParseDuration(args[1])
+		}
 	}
 	if run == nil || len(args) > 2 || err != nil || count <= 0 || duration <= 0 {
-		fmt.Fprintln(os.Stderr, "usage: stress scopes [COUNT] | following [DURATION]")
+		fmt.Fprintln(os.Stderr, "usage: stress scopes [COUNT] | following [DURATION] | hostile GUISE [DURATION]")
 		os.Exit(2)
 	}
 	if os.Geteuid() != 0 {

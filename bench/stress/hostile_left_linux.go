@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+const (
+	// leftFor is how long servers may take, after the last client has gone, until nothing of it is left.
+	leftFor = 90 * time.Second
+	// moreThreads is how many more there may be afterwards: Go's runtime keeps threads that it needed once.
+	moreThreads = 64
+	// moreMemory may stay for a while, since Go's runtime gives it back slowly.
+	moreMemory = 256 << 20
+	// moreGoroutines are those that Go's runtime itself may have begun since.
+	moreGoroutines = 4
+)
+
+// holdings are what a server process has.
+type holdings struct {
+	descriptors map[string]int // how many of what
+	threads     int
+	odd         []string // threads that are scheduled otherwise than the process was
+	memory      int64
+	peak        int64 // of memory
+}
+
+func (h holdings) count() (n int) {
+	for _, count := range h.descriptors {
+		n += count
+	}
+	return n
+}
+
+func (h holdings) String() string {
+	return fmt.Sprintf("%d descriptors, %d threads, %d MB", h.count(), h.threads, h.memory>>20)
+}
+
+func proc(pid int, names ...string) string {
+	return filepath.Join(append([]string{"/proc", fmt.Sprint(pid)}, names...)...)
+}
+
+// holdingsOf looks at a process.
+func holdingsOf(pid int) (h holdings, err error) {
+	h.descriptors = make(map[string]int)
+	names, err := os.ReadDir(proc(pid, "fd"))
+	if err != nil {
+		return h, err
+	}
+	for _, name := range names {
+		to, err := os.Readlink(proc(pid, "fd", name.Name()))
+		if err == nil && to != "anon_inode:[eventpoll]" && to != "anon_inode:[eventfd]" { // the runtime's
+			h.descriptors[kindOf(to)]++
+		}
+	}
+	tasks, err := os.ReadDir(proc(pid, "task"))
+	if err != nil {
+		return h, err
+	}
+	first, err := schedulingOf(proc(pid))
+	if err != nil {
+		return h, err
+	}
+	for _, task := range tasks {
+		is, err := schedulingOf(proc(pid, "task", task.Name()))
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		h.threads++
+		if is != first {
+			h.odd = append(h.odd, fmt.Sprintf("thread %s has %s instead of %s", task.Name(), is, first))
+		}
+	}
+	h.memory, h.peak = statusOf(pid, "RssAnon"), statusOf(pid, "VmHWM")
+	return h, nil
+}
+
+var numbers = regexp.MustCompile(`\[?[0-9]+\]?`)
+
+// kindOf is what a descriptor is of, without what tells one such from another.
+func kindOf(to string) string { return strings.TrimSuffix(numbers.ReplaceAllString(to, ""), ":") }
+
+// schedulingOf returns the nice value, the policy and the CPUs of a thread.
+func schedulingOf(task string) (string, error) {
+	stat, err := os.ReadFile(filepath.Join(task, "stat"))
+	if err != nil {
+		return "", err
+	}
+	_, after, _ := strings.Cut(string(stat), ") ")
+	fields := strings.Fields(after) // from the third of proc_pid_stat(5) on
+	if len(fields) < 39 {
+		return "", fmt.Errorf("%s/stat is %q", task, stat)
+	}
+	status, err := os.ReadFile(filepath.Join(task, "status"))
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("nice %s, policy %s, CPUs %s", fields[16], fields[38], statusField(string(status), "Cpus_allowed_list")), nil
+}
+
+func statusField(status, name string) string {
+	for line := range strings.Lines(status) {
+		if field, value, _ := strings.Cut(line, ":"); field == name {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}
+
+// statusOf returns an amount of memory, in bytes.
+func statusOf(pid int, name string) (amount int64) {
+	status, err := os.ReadFile(proc(pid, "status"))
+	if err == nil {
+		_, _ = fmt.Sscanf(statusField(string(status), name), "%d kB", &amount)
+	}
+	return amount << 10
+}
+
+func memoryOf(pid int) int64 { return statusOf(pid, "RssAnon") }
+
+// awaitHoldings waits until a server has again what it had before, and says what it has more. Threads are not waited for: the runtime
+// ends none.
+func awaitHoldings(ctx context.Context, pid int, before holdings) (after holdings, more error) {
+	for begun := time.Now(); ; time.Sleep(100 * time.Millisecond) {
+		after, err := holdingsOf(pid)
+		if err != nil {
+			return after, err
+		}
+		more := compareHoldings(before, after)
+		if more == nil || time.Since(begun) > leftFor || ctx.Err() != nil {
+			if after.threads > before.threads+moreThreads {
+				more = errors.Join(more, fmt.Errorf("%d threads, before there were %d", after.threads, before.threads))
+			}
+			return after, more
+		}
+	}
+}
+
+func compareHoldings(before, after holdings) error {
+	var errs []error
+	if n := after.count() - before.count(); n > 0 {
+		var kinds []string
+		for _, kind := range slices.Sorted(maps.Keys(after.descriptors)) {
+			if more := after.descriptors[kind] - before.descriptors[kind]; more > 0 {
+				kinds = append(kinds, fmt.Sprintf("%d of %s", more, kind))
+			}
+		}
+		errs = append(errs, fmt.Errorf("%d descriptors more than before: %s", n, strings.Join(kinds, ", ")))
+	}
+	if len(after.odd) > 0 {
+		errs = append(errs, fmt.Errorf("%d threads are scheduled otherwise than the process was: the first, %s", len(after.odd), after.odd[0]))
+	}
+	if after.memory > before.memory+moreMemory {
+		errs = append(errs, fmt.Errorf("%d MB of memory, before there were %d", after.memory>>20, before.memory>>20))
+	}
+	return errors.Join(errs...)
+}
