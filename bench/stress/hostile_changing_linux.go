@@ -87,7 +87,7 @@ func (c *changer) scope(clock *clock) {
 		if err := c.become(0); err != nil {
 			return err
 		}
-		conn, err = guise.Dial(c.library(), &guise.QoS{Tracking: guise.Dynamic})
+		conn, err = dialInTime(c.library(), guise.Dynamic)
 		if err != nil {
 			return fmt.Errorf("connecting to be followed: %w", err)
 		}

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -13,8 +15,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/guise-project/guise/bench/internal/role"
 )
 
 // hostileOne is a hostile user's process.
@@ -31,7 +31,7 @@ type attack struct {
 	do   func(*hostileOne) error
 }
 
-// part is what one hostile user does: its attacks all at once.
+// besieger is what one hostile user does: its attacks all at once.
 type besieger struct {
 	name    string
 	attacks []attack
@@ -92,8 +92,10 @@ func guarded(f func() error) (err error) {
 	defer func() {
 		switch r := recover().(type) {
 		case nil:
-		case unix.Errno:
-			err = r
+		case error:
+			if err = r; errors.As(r, new(runtime.Error)) {
+				err = fmt.Errorf("%w\n%s", r, debug.Stack())
+			}
 		default:
 			err = fmt.Errorf("%v\n%s", r, debug.Stack())
 		}
@@ -121,15 +123,21 @@ func (h *hostileOne) both(f func(path string)) {
 // patience is how long a hostile user waits for a server itself.
 var patience = unix.Timeval{Sec: 2}
 
+var errNotAccepted = errors.New("the server's queue is full")
+
 // openSocket connects to a server.
 func openSocket(path string) int {
 	fd := must1(unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0))
 	limitWaiting(fd)
-	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err != nil {
-		unix.Close(fd)
-		panic(err)
+	err := unix.Connect(fd, &unix.SockaddrUnix{Name: path})
+	if err == nil {
+		return fd
 	}
-	return fd
+	unix.Close(fd)
+	if err == unix.EAGAIN {
+		panic(errNotAccepted)
+	}
+	panic(err)
 }
 
 func limitWaiting(fd int) {
@@ -191,7 +199,7 @@ func (c *rawClient) sayAs(claim *unix.Ucred, message string, fds ...int) error {
 
 // open opens the connection as it should be, with dynamic tracking, and asks the library server for something. The far end is kept.
 func (c *rawClient) open(request string) {
-	c.say(hello(0, dynamic))
+	_ = c.say(hello(0, dynamicTracking))
 	must(c.preface("G", c.far))
 	must(c.write(request))
 }
@@ -214,8 +222,8 @@ func read(fd int) bool {
 }
 
 const (
-	staticByte = 1
-	dynamic    = 2
+	staticTracking  = 1
+	dynamicTracking = 2
 )
 
 func hello(level, tracking byte) string {
@@ -266,9 +274,4 @@ func processesOf(wanted func(pid int, status string) bool) (pids []int) {
 		}
 	}
 	return pids
-}
-
-// startAgain starts this executable as another process of this user's.
-func startAgain(name string, args ...string) (*role.Process, error) {
-	return role.Start(nil, nil, name, args...)
 }

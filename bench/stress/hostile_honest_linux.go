@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -168,11 +169,18 @@ func (h *honest) open(path string) (c *guise.Conn, text string, err error) {
 	if n%2 == 0 {
 		tracking = guise.Dynamic
 	}
-	c, err = guise.Dial(path, &guise.QoS{Tracking: tracking})
-	if err != nil {
+	if c, err = dialInTime(path, tracking); err != nil {
 		return nil, "", fmt.Errorf("connecting: %w", err)
 	}
 	return c, fmt.Sprintf("%d-%d", h.number, n), c.SetDeadline(time.Now().Add(unanswered))
+}
+
+// dialInTime opens a pipe unless that hangs.
+func dialInTime(path string, tracking guise.Tracking) (*guise.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), unanswered)
+	defer cancel()
+	d := guise.Dialer{QoS: &guise.QoS{Tracking: tracking}}
+	return d.Dial(ctx, path)
 }
 
 // askServe has guise serve's command say who it is, and a line.

@@ -130,6 +130,7 @@ func memoryOf(pid int) int64 { return statusOf(pid, "RssAnon") }
 // ends none.
 func awaitHoldings(ctx context.Context, pid int, before holdings) (after holdings, more error) {
 	for begun := time.Now(); ; time.Sleep(100 * time.Millisecond) {
+		endHostile() // commands for clients that had waited begin when these have gone
 		after, err := holdingsOf(pid)
 		if err != nil {
 			return after, err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"regexp"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -31,11 +32,7 @@ const longestHold = 200 * time.Millisecond
 // Its own standard input asks it for the number of its goroutines, a line for each.
 func beLibrary(args []string) error {
 	b := besieged(args[0])
-	log, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
-	if err != nil {
-		return err
-	}
-	l, err := guise.Listen(b.library(), &guise.ListenConfig{Logger: slog.New(slog.NewTextHandler(log, nil))})
+	l, err := guise.Listen(b.library(), &guise.ListenConfig{Logger: slog.New(slog.NewTextHandler(honestLines{}, nil))})
 	if err != nil {
 		return err
 	}
@@ -55,6 +52,18 @@ func beLibrary(args []string) error {
 		fmt.Println(runtime.NumGoroutine())
 	}
 	return nil // the process ends, whatever hangs in it
+}
+
+// honestLines passes on what the log has to say of honest users: that should be nothing.
+type honestLines struct{}
+
+var honestUID = regexp.MustCompile(fmt.Sprintf(`\b%d[0-9]{2}\b`, firstHonest/100))
+
+func (honestLines) Write(line []byte) (int, error) {
+	if honestUID.Match(line) {
+		fmt.Fprintf(os.Stderr, "stress: the library server's log: %s", line)
+	}
+	return len(line), nil
 }
 
 func answerAsClient(c *guise.Conn, files string) {
@@ -85,6 +94,9 @@ func answerAsClient(c *guise.Conn, files string) {
 			err = errors.New("it asks for something unknown")
 		}
 		if err != nil {
+			if peer, peerErr := c.Peer(); peerErr == nil && isHonest(peer.UID()) {
+				fmt.Fprintf(os.Stderr, "stress: the library server, for the honest user %d: %s: %v\n", peer.UID(), what, err)
+			}
 			return
 		}
 	}

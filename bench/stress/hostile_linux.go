@@ -45,8 +45,9 @@ type result struct {
 	goroutines map[string]int // of each server, when everybody had gone
 }
 
-// runHostile has honest users alone, beside users who spin, and beside hostile ones, each for a while.
-func runHostile(ctx context.Context, guise string, duration time.Duration) error {
+// runHostile has honest users alone, beside users who spin, and beside hostile ones, each for a while. Of the hostile ones there may be
+// only some.
+func runHostile(ctx context.Context, guise string, duration time.Duration, only []int) error {
 	if err := standardLimits(); err != nil {
 		return err
 	}
@@ -62,7 +63,7 @@ func runHostile(ctx context.Context, guise string, duration time.Duration) error
 	var errs []error
 	for who := nobodyElse; who <= hostile; who++ {
 		var err error
-		results[who], err = runBeside(ctx, guise, duration, who)
+		results[who], err = runBeside(ctx, guise, duration, who, only)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%v: %w", who, err))
 		}
@@ -96,13 +97,17 @@ func standardLimits() error {
 }
 
 // runBeside is one run, with servers of its own.
-func runBeside(ctx context.Context, guise string, duration time.Duration, who beside) (r result, err error) {
+func runBeside(ctx context.Context, guise string, duration time.Duration, who beside, only []int) (r result, err error) {
 	dir, err := workDirectory()
 	if err != nil {
 		return r, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	b := besieged(dir)
+	defer endHostile() // what guise serve may have started since
+	if err := prepareFUSE(b); err != nil {
+		return r, err
+	}
 	servers, err := startServers(b, guise)
 	if err != nil {
 		return r, err
@@ -120,7 +125,7 @@ func runBeside(ctx context.Context, guise string, duration time.Duration, who be
 			return r, err
 		}
 	}
-	neighbours, err := startBeside(b, who)
+	neighbours, err := startBeside(b, who, only)
 	defer neighbours.end()
 	if err != nil {
 		return r, err
@@ -178,6 +183,7 @@ func (r *result) print(duration time.Duration) {
 		a := r.honest.of(kind)
 		r.rates[kind] = float64(a.InTime) / duration.Seconds()
 		if len(a.Took) == 0 {
+			fmt.Printf("  %-32s none\n", kind)
 			continue
 		}
 		fmt.Printf("  %-32s %8.1f a second; median %.1f ms, p99 %.1f ms, most %.1f ms; %d failed\n", kind, r.rates[kind],

@@ -49,6 +49,9 @@ func startServers(b besieged, guise string) (s *besiegedServers, err error) {
 	if err != nil {
 		return s, err
 	}
+	if err := unix.SetNonblock(pair[0], true); err != nil { // or Close would wait for a read
+		return s, err
+	}
 	near, far := os.NewFile(uintptr(pair[0]), "log"), os.NewFile(uintptr(pair[1]), "log")
 	defer far.Close()
 	s.serve = exec.Command(guise, "serve", "--log", "json", "--require-group", fmt.Sprint(memberGroup), b.serve(), "--", "/bin/sh", "-c", servedCommand)
@@ -102,7 +105,10 @@ func (s *besiegedServers) goroutines() (library, serve int, err error) {
 	if _, err := fmt.Fprintln(s.library); err != nil {
 		return 0, 0, err
 	}
+	// It may be where no collector is waited for.
+	kill := time.AfterFunc(unanswered, func() { _ = s.library.Signal(syscall.SIGQUIT) })
 	line, err := s.library.Line()
+	kill.Stop()
 	if err == nil {
 		_, err = fmt.Sscan(line, &library)
 	}
@@ -118,7 +124,13 @@ func (s *besiegedServers) goroutines() (library, serve int, err error) {
 	case <-time.After(unanswered):
 		return library, 0, errors.New("guise serve does not print its goroutines")
 	}
-	<-s.log.finished
+	endHostile()
+	select {
+	case <-s.log.finished:
+	case <-time.After(unanswered):
+	}
+	s.log.mu.Lock()
+	defer s.log.mu.Unlock()
 	if serve = s.log.goroutines; serve == 0 {
 		err = errors.New("guise serve's goroutines can't be seen: its standard error came to an end")
 	}

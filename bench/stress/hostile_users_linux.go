@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,18 +21,21 @@ import (
 type neighbours struct {
 	processes crowd
 	names     []string
+	numbers   []int
 	mu        sync.Mutex
 	told      map[int]progress
-	ended     bool
 }
 
-// startBeside starts them, and returns once each is at it.
-func startBeside(b besieged, who beside) (*neighbours, error) {
+// startBeside starts them, or only some of the hostile ones, and returns once each is at it.
+func startBeside(b besieged, who beside, only []int) (*neighbours, error) {
 	n := &neighbours{told: make(map[int]progress)}
 	if who == nobodyElse {
 		return n, nil
 	}
 	for i := range hostileUsers {
+		if who == hostile && len(only) > 0 && !slices.Contains(only, i) {
+			continue
+		}
 		name, ids, attr, part := "hostile spinner", hostileUser(i), attrOf(hostileUser(i)), "spins"
 		if who == hostile {
 			name, part = "hostile user", parts[i].name
@@ -47,7 +51,7 @@ func startBeside(b besieged, who beside) (*neighbours, error) {
 		if err != nil {
 			return n, fmt.Errorf("starting the user who %s: %w", part, err)
 		}
-		n.processes, n.names = append(n.processes, p), append(n.names, part)
+		n.processes, n.names, n.numbers = append(n.processes, p), append(n.names, part), append(n.numbers, i)
 	}
 	for i, p := range n.processes {
 		if _, err := p.Line(); err != nil {
@@ -87,30 +91,31 @@ func (n *neighbours) hear(i int, p *role.Process) {
 func (n *neighbours) print() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for i := range n.processes {
+	for i, name := range n.names {
 		told, ok := n.told[i]
 		if !ok {
 			continue
 		}
-		var did []string
-		for _, name := range slices.Sorted(maps.Keys(told.Done)) {
-			text := fmt.Sprintf("%s %d", name, told.Done[name])
-			if failed := told.Failed[name]; failed > 0 {
-				text += fmt.Sprintf(" (%d ended by: %s)", failed, told.Last[name])
+		fmt.Printf("  the one who %s (%d)\n", name, n.numbers[i])
+		for _, what := range slices.Sorted(maps.Keys(told.Done)) {
+			fmt.Printf("    %6d times %s", told.Done[what], what)
+			if failed := told.Failed[what]; failed > 0 {
+				fmt.Printf("; %d times not to the end: %s", failed, told.Last[what])
 			}
-			did = append(did, text)
+			fmt.Println()
 		}
-		fmt.Printf("  user %d %s: %s\n", i, n.names[i], strings.Join(did, "; "))
 	}
 }
 
-// end ends all processes of hostile users, those too that they or guise serve's commands have left behind.
+// end ends all processes of hostile users.
 func (n *neighbours) end() {
-	if n.ended {
-		return
-	}
-	n.ended = true
 	n.processes.kill()
+	n.processes = nil
+	endHostile()
+}
+
+// endHostile ends what is there of hostile users, also what they or guise serve's commands have left behind.
+func endHostile() {
 	for begun := time.Now(); ; time.Sleep(20 * time.Millisecond) {
 		left := hostileProcesses()
 		if len(left) == 0 {
@@ -158,7 +163,8 @@ func hostileProcesses() (pids []int) {
 func spin([]string) error {
 	go endWithInput()
 	fmt.Println("ready")
-	for {
+	for n := 0; ; n++ {
+		runtime.KeepAlive(n)
 	}
 }
 

@@ -2,8 +2,9 @@
 //
 //	stress scopes [COUNT]        a million scopes, or COUNT
 //	stress following [DURATION]  a minute of scopes that follow their clients, or DURATION
-//	stress hostile GUISE [DURATION]
-//	                             honest users beside hostile ones, three times a minute, or DURATION; GUISE is the program
+//	stress hostile GUISE [DURATION [USER...]]
+//	                             honest users beside hostile ones, three times a minute, or DURATION; GUISE is the program,
+//	                             and USER the number of a hostile user, if not all are to be there
 //
 // The first enters many scopes from many goroutines for many identities at once and looks whether the kernel ever saw anybody but
 // the right one. In each scope a goroutine compares its thread's ids, groups and capabilities as the kernel has them with the
@@ -47,7 +48,9 @@ const (
 
 func main() {
 	role.Play(map[string]role.Role{"client": role.Client, "server": beServing, "following client": beClient,
-		"hostile library": beLibrary, "hostile honest": beHonest, "hostile changing": beChanging, "hostile spinner": spin, "hostile user": beHostile})
+		"hostile library": beLibrary, "hostile honest": beHonest, "hostile changing": beChanging, "hostile spinner": spin, "hostile user": beHostile,
+		"hostile victim": beVictim, "hostile scheduler": beScheduler,
+		"hostile file server": beFileServer, "hostile file sender": beFileSender})
 	if err := command(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "stress: FAILED:", err)
 		os.Exit(1)
@@ -71,13 +74,23 @@ func command(args []string) error {
 		}
 	case len(args) > 1 && args[0] == "hostile":
 		guise := args[1]
-		run = func(ctx context.Context) error { return runHostile(ctx, guise, duration) }
-		if args = args[1:]; len(args) > 1 {
-			duration, err = time.ParseDuration(args[1])
+		var only []int
+		run = func(ctx context.Context) error { return runHostile(ctx, guise, duration, only) }
+		if len(args) > 2 {
+			duration, err = time.ParseDuration(args[2])
 		}
+		for _, arg := range args[min(3, len(args)):] {
+			var n int
+			n, err = strconv.Atoi(arg)
+			if err == nil && (n < 0 || n >= hostileUsers) {
+				err = strconv.ErrRange
+			}
+			only = append(only, n)
+		}
+		args = args[:1]
 	}
 	if run == nil || len(args) > 2 || err != nil || count <= 0 || duration <= 0 {
-		fmt.Fprintln(os.Stderr, "usage: stress scopes [COUNT] | following [DURATION] | hostile GUISE [DURATION]")
+		fmt.Fprintln(os.Stderr, "usage: stress scopes [COUNT] | following [DURATION] | hostile GUISE [DURATION [USER...]]")
 		os.Exit(2)
 	}
 	if os.Geteuid() != 0 {
