@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"runtime"
 	"time"
 
@@ -144,8 +145,102 @@ var brokenAnnouncements = []struct {
 		}
 		_ = c.sayAs(claim(), contextNow(1), fds...)
 	}},
-	{"announces from another process", func(c *rawClient) {}}, // see strangers
+	{"announces from another process", func(c *rawClient) { stranger(c.near, c.token()) }},
+	{"announces another process's token socket", func(c *rawClient) {
+		a, b := socketPair(unix.SOCK_SEQPACKET)
+		c.kept = append(c.kept, a, b)
+		stranger(b, -1)
+		control := make([]byte, unix.CmsgSpace(4))
+		_, n, _, _, err := unix.Recvmsg(a, make([]byte, 64), control, unix.MSG_CMSG_CLOEXEC)
+		must(err)
+		fds := must1(unix.ParseUnixRights(&must1(unix.ParseSocketControlMessage(control[:n]))[0]))
+		c.kept = append(c.kept, fds...)
+		_ = c.sayAs(claim(), contextNow(1), fds[0])
+	}},
+	{"has a set-user-ID program write", func(c *rawClient) {
+		channel := os.NewFile(uintptr(must1(unix.FcntlInt(uintptr(c.near), unix.F_DUPFD_CLOEXEC, 0))), "channel")
+		defer channel.Close()
+		cmd := exec.Command("/bin/su", "--no-such-option")
+		cmd.Stdout, cmd.Stderr = channel, channel
+		_ = cmd.Run()
+	}},
 }
+
+// stranger has another process of this user's announce itself, with its own token socket or with one of this process's.
+func stranger(channel, token int) {
+	cmd := exec.Command("/proc/self/exe", "--role", "hostile stranger")
+	for _, fd := range []int{channel, token} {
+		if fd >= 0 {
+			f := os.NewFile(uintptr(must1(unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0))), "socket")
+			defer f.Close()
+			cmd.ExtraFiles = append(cmd.ExtraFiles, f)
+		}
+	}
+	must(cmd.Run())
+}
+
+// beStranger is the role of such a process.
+func beStranger([]string) error {
+	const channel, given = 3, 4
+	c := &rawClient{near: channel}
+	token := given
+	if _, err := unix.FcntlInt(given, unix.F_GETFD, 0); err != nil {
+		token = c.token()
+	}
+	return c.sayAs(claim(), contextNow(1), token)
+}
+
+// channels are what a preface may bring that is no control channel.
+var channels = []struct {
+	name string
+	make func() (fd int, others []int)
+}{
+	{"a file", func() (int, []int) { return must1(unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0)), nil }},
+	{"a directory", func() (int, []int) { return must1(unix.Open("/", unix.O_RDONLY|unix.O_CLOEXEC, 0)), nil }},
+	{"a pipe", func() (int, []int) {
+		var p [2]int
+		must(unix.Pipe2(p[:], unix.O_CLOEXEC))
+		return p[0], p[1:]
+	}},
+	{"a TCP socket", func() (int, []int) {
+		return must1(unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)), nil
+	}},
+	{"a pair of streams", func() (int, []int) { a, b := socketPair(unix.SOCK_STREAM); return a, []int{b} }},
+	{"a pair of datagrams", func() (int, []int) { a, b := socketPair(unix.SOCK_DGRAM); return a, []int{b} }},
+	{"a pair with a name", func() (int, []int) {
+		a, b := socketPair(unix.SOCK_SEQPACKET)
+		must(unix.Bind(a, &unix.SockaddrUnix{})) // the kernel chooses one
+		return a, []int{b}
+	}},
+	{"a listening socket", func() (int, []int) {
+		fd := must1(unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0))
+		must(unix.Bind(fd, &unix.SockaddrUnix{}))
+		must(unix.Listen(fd, 1))
+		return fd, nil
+	}},
+	{"an epoll instance of its own", func() (int, []int) { return must1(unix.EpollCreate1(unix.EPOLL_CLOEXEC)), nil }},
+}
+
+// channelAttacks hand over each of them.
+var channelAttacks = []attack{{"hands over no control channel, of every kind there is", func(h *hostileOne) error {
+	for _, channel := range channels {
+		err := guarded(func() error {
+			h.both(func(path string) {
+				fd, others := channel.make()
+				defer closeAll(append(others, fd)...)
+				pipe := openSocket(path)
+				defer unix.Close(pipe)
+				_ = send(pipe, "G", fd)
+				_ = send(pipe, "x\n")
+			})
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("%s: %w", channel.name, err)
+		}
+	}
+	return nil
+}}}
 
 // breakingAttacks do one after the other.
 func breakingAttacks() (attacks []attack) {

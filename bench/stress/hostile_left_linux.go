@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -14,8 +15,8 @@ import (
 )
 
 const (
-	// leftFor is how long servers may take, after the last client has gone, until nothing of it is left.
-	leftFor = 90 * time.Second
+	// leftFor is how long servers may have as much as they have, after the last client has gone, until it becomes less.
+	leftFor = time.Minute
 	// moreThreads is how many more there may be afterwards: Go's runtime keeps threads that it needed once.
 	moreThreads = 64
 	// moreMemory may stay for a while, since Go's runtime gives it back slowly.
@@ -129,14 +130,18 @@ func memoryOf(pid int) int64 { return statusOf(pid, "RssAnon") }
 // awaitHoldings waits until a server has again what it had before, and says what it has more. Threads are not waited for: the runtime
 // ends none.
 func awaitHoldings(ctx context.Context, pid int, before holdings) (after holdings, more error) {
-	for begun := time.Now(); ; time.Sleep(100 * time.Millisecond) {
+	least := math.MaxInt
+	for since := time.Now(); ; time.Sleep(100 * time.Millisecond) {
 		endHostile() // commands for clients that had waited begin when these have gone
 		after, err := holdingsOf(pid)
 		if err != nil {
 			return after, err
 		}
+		if has := after.count() + int(after.memory>>20) + len(after.odd); has < least {
+			least, since = has, time.Now()
+		}
 		more := compareHoldings(before, after)
-		if more == nil || time.Since(begun) > leftFor || ctx.Err() != nil {
+		if more == nil || time.Since(since) > leftFor || ctx.Err() != nil {
 			if after.threads > before.threads+moreThreads {
 				more = errors.Join(more, fmt.Errorf("%d threads, before there were %d", after.threads, before.threads))
 			}

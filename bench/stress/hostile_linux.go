@@ -134,8 +134,10 @@ func runBeside(ctx context.Context, guise string, duration time.Duration, who be
 	users.tell("begin")
 	whole := servers.watch(ctx, duration)
 	users.tell("end")
-	r.honest = users.report()
+	lasts := servers.lookOn()
+	r.honest = users.report(ctx)
 	neighbours.end()
+	whole = errors.Join(whole, lasts())
 	r.print(duration)
 	neighbours.print()
 	errs := []error{whole, r.check(servers.log)}
@@ -158,6 +160,25 @@ func (s *besiegedServers) watch(ctx context.Context, duration time.Duration) err
 		}
 	}
 	return nil
+}
+
+// lookOn goes on looking while honest users wait for their last answers, until the function that it returns is called. If a server
+// does not last both end, so that nobody waits for them.
+func (s *besiegedServers) lookOn() (lasts func() error) {
+	enough, result := make(chan struct{}), make(chan error)
+	go func() {
+		for !closed(enough) {
+			if err := s.look(); err != nil {
+				_ = s.library.Signal(syscall.SIGKILL)
+				_ = s.serve.Process.Kill()
+				result <- err
+				return
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		result <- nil
+	}()
+	return func() error { close(enough); return <-result }
 }
 
 // checkLeft looks for what clients have left in the servers, and returns how many goroutines each has. It ends guise serve.
@@ -293,10 +314,11 @@ func (c crowd) tell(what string) {
 }
 
 // report waits for what honest users tell. None waits longer for an answer than unanswered, in each of the steps of a request.
-func (c crowd) report() accounts {
+func (c crowd) report(ctx context.Context) accounts {
 	all := make(accounts)
-	stop := time.AfterFunc(3*unanswered, c.kill)
-	defer stop.Stop()
+	ctx, cancel := context.WithTimeout(ctx, 3*unanswered)
+	defer cancel()
+	defer context.AfterFunc(ctx, c.signal)()
 	for _, p := range c {
 		line, err := p.Line()
 		var one accounts
@@ -314,12 +336,16 @@ func (c crowd) report() accounts {
 	return all
 }
 
-func (c crowd) kill() {
+func (c crowd) signal() {
 	for _, p := range c {
 		if !p.Ended() {
 			_ = p.Signal(syscall.SIGKILL)
 		}
 	}
+}
+
+func (c crowd) kill() {
+	c.signal()
 	for _, p := range c {
 		_ = p.Stop()
 	}

@@ -10,7 +10,7 @@ func init() {
 		{name: "floods with connections", attacks: connectFloods},
 		{name: "comes and goes", attacks: inAndOut},
 		{name: "sets options", attacks: optionAttacks},
-		{name: "breaks the protocol", attacks: breakingAttacks()},
+		{name: "breaks the protocol", attacks: slices.Concat(breakingAttacks(), channelAttacks)},
 		{name: "changes", attacks: flipping, root: true, begin: withSecond},
 		{name: "sends sockets that linger", attacks: lingeringAttacks},
 		{name: "sends many sockets that linger", attacks: manyLingering},

@@ -50,7 +50,7 @@ func main() {
 	role.Play(map[string]role.Role{"client": role.Client, "server": beServing, "following client": beClient,
 		"hostile library": beLibrary, "hostile honest": beHonest, "hostile changing": beChanging, "hostile spinner": spin, "hostile user": beHostile,
 		"hostile victim": beVictim, "hostile scheduler": beScheduler,
-		"hostile file server": beFileServer, "hostile file sender": beFileSender})
+		"hostile file server": beFileServer, "hostile file sender": beFileSender, "hostile stranger": beStranger})
 	if err := command(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "stress: FAILED:", err)
 		os.Exit(1)
