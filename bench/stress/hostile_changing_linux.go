@@ -49,7 +49,7 @@ func beChanging(args []string) error {
 		go func() {
 			defer close(done)
 			runtime.LockOSThread()
-			for !clock.over.Load() {
+			for c.scope(clock); !clock.over.Load(); {
 				c.scope(clock)
 			}
 		}()
@@ -125,8 +125,8 @@ func (c *changer) scope(clock *clock) {
 		}
 	}
 	step(false, open)
-	for range changesOfScope {
-		if clock.over.Load() {
+	for n := range changesOfScope {
+		if n > 0 && clock.over.Load() {
 			break
 		}
 		step(true, func() error {

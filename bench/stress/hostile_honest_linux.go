@@ -123,7 +123,7 @@ func playHonest(first func() error, loops ...func(*clock)) error {
 		all.Add(1)
 		go func() {
 			defer all.Done()
-			for !c.over.Load() {
+			for loop(c); !c.over.Load(); { // once in any case
 				loop(c)
 			}
 		}()

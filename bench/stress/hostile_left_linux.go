@@ -17,18 +17,19 @@ import (
 const (
 	// leftFor is how long servers may have as much as they have, after the last client has gone, until it becomes less.
 	leftFor = time.Minute
-	// moreThreads is how many more there may be afterwards: Go's runtime keeps threads that it needed once.
-	moreThreads = 64
+	// moreAtWork are how many more threads may be at work: those of Go's runtime itself come and go.
+	moreAtWork = 4
 	// moreMemory may stay for a while, since Go's runtime gives it back slowly.
 	moreMemory = 256 << 20
 	// moreGoroutines are those that Go's runtime itself may have begun since.
-	moreGoroutines = 4
+	moreGoroutines = 8
 )
 
 // holdings are what a server process has.
 type holdings struct {
 	descriptors map[string]int // how many of what
 	threads     int
+	atWork      int      // threads that do something, or are blocked in it
 	odd         []string // threads that are scheduled otherwise than the process was
 	memory      int64
 	peak        int64 // of memory
@@ -42,7 +43,7 @@ func (h holdings) count() (n int) {
 }
 
 func (h holdings) String() string {
-	return fmt.Sprintf("%d descriptors, %d threads, %d MB", h.count(), h.threads, h.memory>>20)
+	return fmt.Sprintf("%d descriptors, %d threads (%d at work), %d MB", h.count(), h.threads, h.atWork, h.memory>>20)
 }
 
 func proc(pid int, names ...string) string {
@@ -76,6 +77,10 @@ func holdingsOf(pid int) (h holdings, err error) {
 			continue
 		}
 		h.threads++
+		// Go's runtime never ends a thread, unless a goroutine that is locked to it ends. One that it has no work for waits in futex(2).
+		if at, err := os.ReadFile(proc(pid, "task", task.Name(), "wchan")); err == nil && !strings.HasPrefix(string(at), "futex_") {
+			h.atWork++
+		}
 		if is != first {
 			h.odd = append(h.odd, fmt.Sprintf("thread %s has %s instead of %s", task.Name(), is, first))
 		}
@@ -127,8 +132,7 @@ func statusOf(pid int, name string) (amount int64) {
 
 func memoryOf(pid int) int64 { return statusOf(pid, "RssAnon") }
 
-// awaitHoldings waits until a server has again what it had before, and says what it has more. Threads are not waited for: the runtime
-// ends none.
+// awaitHoldings waits until a server has again what it had before, and says what it has more.
 func awaitHoldings(ctx context.Context, pid int, before holdings) (after holdings, more error) {
 	least := math.MaxInt
 	for since := time.Now(); ; time.Sleep(100 * time.Millisecond) {
@@ -137,14 +141,11 @@ func awaitHoldings(ctx context.Context, pid int, before holdings) (after holding
 		if err != nil {
 			return after, err
 		}
-		if has := after.count() + int(after.memory>>20) + len(after.odd); has < least {
+		if has := after.count() + int(after.memory>>20) + after.atWork + len(after.odd); has < least {
 			least, since = has, time.Now()
 		}
 		more := compareHoldings(before, after)
 		if more == nil || time.Since(since) > leftFor || ctx.Err() != nil {
-			if after.threads > before.threads+moreThreads {
-				more = errors.Join(more, fmt.Errorf("%d threads, before there were %d", after.threads, before.threads))
-			}
 			return after, more
 		}
 	}
@@ -160,6 +161,9 @@ func compareHoldings(before, after holdings) error {
 			}
 		}
 		errs = append(errs, fmt.Errorf("%d descriptors more than before: %s", n, strings.Join(kinds, ", ")))
+	}
+	if after.atWork > before.atWork+moreAtWork {
+		errs = append(errs, fmt.Errorf("%d threads at work, before there were %d", after.atWork, before.atWork))
 	}
 	if len(after.odd) > 0 {
 		errs = append(errs, fmt.Errorf("%d threads are scheduled otherwise than the process was: the first, %s", len(after.odd), after.odd[0]))

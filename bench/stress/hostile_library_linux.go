@@ -166,7 +166,11 @@ func followClient(c *guise.Conn, lines *bufio.Reader) error {
 
 // threadNow is who this thread is: uid, gid, groups.
 func threadNow() (string, error) {
+	// It asks how many there are first, and the thread may have more of them since.
 	groups, err := unix.Getgroups()
+	for err == unix.EINVAL {
+		groups, err = unix.Getgroups()
+	}
 	return identityText(uint32(unix.Geteuid()), uint32(unix.Getegid()), groups), err
 }
 

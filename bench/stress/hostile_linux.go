@@ -219,8 +219,8 @@ func (r *result) print(duration time.Duration) {
 func (r *result) check(log *serveLog) error {
 	var errs []error
 	for _, kind := range kinds {
-		if a := r.honest.of(kind); a.failed() > 0 || a.InTime == 0 {
-			errs = append(errs, fmt.Errorf("%s: %d of %d honest requests failed, %d were answered in time", kind, a.failed(), len(a.Took), a.InTime))
+		if a := r.honest.of(kind); a.failed() > 0 || len(a.Took) == 0 {
+			errs = append(errs, fmt.Errorf("%s: %d of %d honest requests failed", kind, a.failed(), len(a.Took)))
 		}
 	}
 	answered := 0
@@ -259,6 +259,10 @@ func printRuns(runs [3]result) {
 		}
 		rate := runs[hostile].rates[kind] / runs[spinning].rates[kind]
 		tail := runs[hostile].p99(kind) / runs[spinning].p99(kind)
+		if runs[spinning].rates[kind] == 0 {
+			fmt.Fprintln(t, "\t–\t–") // too short a time to say
+			continue
+		}
 		fmt.Fprintf(t, "\t%.2f%s\t%.2f%s\n", rate, reached(rate >= leastRate), tail, reached(tail <= mostP99))
 	}
 	t.Flush()
