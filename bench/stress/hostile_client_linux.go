@@ -130,6 +130,9 @@ func openSocket(path string) int {
 	fd := must1(unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0))
 	limitWaiting(fd)
 	err := unix.Connect(fd, &unix.SockaddrUnix{Name: path})
+	for err == unix.EINTR { // by Go's own signal
+		err = unix.Connect(fd, &unix.SockaddrUnix{Name: path})
+	}
 	if err == nil {
 		return fd
 	}

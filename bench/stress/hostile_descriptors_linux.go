@@ -139,21 +139,27 @@ var placed = []struct {
 func putEverywhere(what string, nasty func() int) (attacks []attack) {
 	for _, place := range placed {
 		attacks = append(attacks, attack{what + " " + place.name, func(h *hostileOne) error {
-			for _, n := range []int{1, 3, most} {
-				for _, path := range []string{h.serve(), h.library()} {
-					err := guarded(func() error {
-						place.put(path, func(fd int, message string) error { return giveAway(fd, message, n, nasty()) })
-						return nil
-					})
-					if err != nil {
-						return err
-					}
-				}
-			}
-			return nil
+			return eachWay(h, place.put, func(fd int, message string, n int) error { return giveAway(fd, message, n, nasty()) })
 		}})
 	}
 	return attacks
+}
+
+// eachWay puts one, three, and as many descriptors as one message can have, to either server. One that takes none does not keep them
+// from the other.
+func eachWay(h *hostileOne, put func(path string, give giving), give func(fd int, message string, n int) error) (first error) {
+	for _, n := range []int{1, 3, most} {
+		for _, path := range []string{h.serve(), h.library()} {
+			err := guarded(func() error {
+				put(path, func(fd int, message string) error { return give(fd, message, n) })
+				return nil
+			})
+			if first == nil {
+				first = err
+			}
+		}
+	}
+	return first
 }
 
 // giveAway sends n descriptors, the last of which is given, and closes that.

@@ -71,19 +71,12 @@ func beFileSender(args []string) error {
 	for _, place := range placed {
 		go func() {
 			for {
-				err := guarded(func() error {
-					for _, n := range []int{1, 3, most} {
-						for _, path := range []string{h.serve(), h.library()} {
-							place.put(path, func(pipe int, message string) error {
-								fds := make([]int, n)
-								for i := range fds {
-									fds[i] = fd
-								}
-								return send(pipe, message, fds...)
-							})
-						}
+				err := eachWay(h, place.put, func(pipe int, message string, n int) error {
+					fds := make([]int, n)
+					for i := range fds {
+						fds[i] = fd
 					}
-					return nil
+					return send(pipe, message, fds...)
 				})
 				if err != nil {
 					time.Sleep(time.Millisecond)

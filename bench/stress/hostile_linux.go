@@ -64,11 +64,11 @@ func runHostile(ctx context.Context, guise string, duration time.Duration, only 
 	for who := nobodyElse; who <= hostile; who++ {
 		var err error
 		results[who], err = runBeside(ctx, guise, duration, who, only)
+		if ctx.Err() != nil {
+			return errors.New("interrupted")
+		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%v: %w", who, err))
-		}
-		if ctx.Err() != nil {
-			return errors.Join(append(errs, errors.New("interrupted"))...)
 		}
 		for what, n := range results[who].goroutines {
 			if n > results[nobodyElse].goroutines[what]+moreGoroutines {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -57,15 +58,23 @@ func startServers(b besieged, guise string) (s *besiegedServers, err error) {
 	s.serve = exec.Command(guise, "serve", "--log", "json", "--require-group", fmt.Sprint(memberGroup), b.serve(), "--", "/bin/sh", "-c", servedCommand)
 	s.serve.Dir = "/"
 	s.serve.Stderr = far
-	if err := s.serve.Start(); err != nil {
+	// It ends with this process, whatever ends that: in truth with the thread that started it.
+	s.serve.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	started := make(chan error)
+	go func() {
+		defer close(s.waited)
+		runtime.LockOSThread()
+		err := s.serve.Start()
+		started <- err
+		if err == nil {
+			_ = s.serve.Wait()
+			s.ended.Store(true)
+		}
+	}()
+	if err := <-started; err != nil {
 		near.Close()
 		return s, fmt.Errorf("starting guise serve: %w", err)
 	}
-	go func() {
-		defer close(s.waited)
-		_ = s.serve.Wait()
-		s.ended.Store(true)
-	}()
 	s.log = takeLog(near)
 	for begun := time.Now(); ; time.Sleep(10 * time.Millisecond) {
 		if _, err := os.Stat(b.serve()); err == nil {
