@@ -130,7 +130,10 @@ func takeAll(t *testing.T, p *rawProcess, conns []*Conn) {
 			}
 		}
 	}
-	for done := false; !done; runtime.Gosched() {
+	for begun, done := time.Now(), false; !done; runtime.Gosched() {
+		if time.Since(begun) > 6*patience {
+			t.Fatalf("after %v the client has not sent all: as little is taken off its channels as of a client whose lists differ", 6*patience)
+		}
 		select {
 		case <-sent:
 			done = true
