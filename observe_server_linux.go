@@ -48,6 +48,7 @@ type happening struct {
 	kind       WatchKind
 	at         time.Time
 	number     uint64 // in the order in which they happened
+	bytes      int    // about what it takes, in memory and in words
 	connection *observed
 
 	qos     QoS
@@ -156,13 +157,20 @@ func (o *observers) tell(h happening, s *serverEnd) {
 	}
 	o.happened++
 	h.number = o.happened
+	const besides = 256
+	h.bytes = besides + s.peer.Bytes(nil) + h.context.Bytes(nil) + h.followed.Bytes(nil)
 	for w := range o.watchers {
 		if w.missed > 0 {
 			w.missed++
 			continue
 		}
+		if waiting := w.queued.Load(); waiting > 0 && waiting+int64(h.bytes) > watchQueueBytes {
+			w.missed++
+			continue
+		}
 		select {
 		case w.queue <- h:
+			w.queued.Add(int64(h.bytes))
 		default:
 			w.missed++
 		}

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -14,7 +15,8 @@ type watcher struct {
 	observers *observers
 	conn      *net.UnixConn
 	queue     chan happening
-	missed    uint64 // since the queue was full; guarded by observers.mu
+	queued    atomic.Int64 // bytes
+	missed    uint64       // since the queue was full; guarded by observers.mu
 	left      chan struct{}
 
 	// Of the goroutine that writes.
@@ -30,6 +32,10 @@ const (
 	mostWatchers = 16
 	// watchQueue is how many events may wait for a watcher.
 	watchQueue = 1024
+	// watchQueueBytes is how many bytes they may take: a context can have 65536 groups.
+	watchQueueBytes = 4 << 20
+	// watchLines is how many bytes of lines are put together before they are sent, and watchLine of an event count as one more.
+	watchLines, watchLine = 64 << 10, 4 << 10
 	// watchBurst is how many events are told at once in an interval of watchPace, and then no more but what is queued: a watcher
 	// must not take the clients' time.
 	watchBurst = 64
@@ -116,8 +122,7 @@ func (w *watcher) tell(h happening) error {
 		w.rest(time.Until(w.window.Add(watchPace)))
 	}
 	w.word(h)
-	w.wordQueued()
-	if err := w.flush(); err != nil {
+	if err := w.wordQueued(); err != nil {
 		return err
 	}
 	o := w.observers
@@ -130,15 +135,23 @@ func (w *watcher) tell(h happening) error {
 	return nil
 }
 
-func (w *watcher) wordQueued() {
+// wordQueued puts what is queued into words, and sends them.
+func (w *watcher) wordQueued() error {
 	for range len(w.queue) {
+		if w.buffer.Len() > watchLines {
+			if err := w.flush(); err != nil {
+				return err
+			}
+		}
 		w.word(<-w.queue)
 	}
+	return w.flush()
 }
 
 // word puts an event into words, unless what has been told already is later.
 func (w *watcher) word(h happening) {
-	w.worded++
+	w.queued.Add(-int64(h.bytes))
+	w.worded += 1 + h.bytes/watchLine
 	if h.number > w.until {
 		w.told = nil
 	}
@@ -191,7 +204,7 @@ func (w *watcher) tellAll(first *WatchEvent) error {
 	line(&w.buffer, first)
 	for _, h := range all {
 		line(&w.buffer, h.words())
-		if w.buffer.Len() > 64<<10 {
+		if w.buffer.Len() > watchLines {
 			if err := w.flush(); err != nil {
 				return err
 			}
@@ -211,7 +224,9 @@ func (w *watcher) end() {
 	o.mu.Lock()
 	connections := len(o.there)
 	o.mu.Unlock()
-	w.wordQueued()
+	if w.wordQueued() != nil {
+		return
+	}
 	line(&w.buffer, &WatchEvent{Kind: WatchEnded, Time: time.Now(), Connections: connections})
 	_ = w.flush()
 }
