@@ -28,6 +28,7 @@ type following struct {
 	current *announce.Announced // what the current context is of; only its proof is kept
 	scopes  []*Scope            // in progress
 	ended   bool                // the server has closed the connection
+	cost    int                 // bytes that all that was announced had
 
 	held []byte // of Read: read from the socket, but written under a context that is not current yet
 }
@@ -35,6 +36,9 @@ type following struct {
 // changesLimit is how many changes of a client are taken in at once. One that changes as fast as it can must not take the others' time.
 // A change may come in several: groups, gid, uid.
 var changesLimit = readiness.Limit{Times: 8, Interval: 10 * time.Millisecond}
+
+// changeBytes is how much of a context counts as another change. To prove one with 65536 groups takes as long as many hundred others.
+const changeBytes = 2 << 10
 
 // newFollowing begins to follow a client that opened with a context of a source.
 func (s *serverEnd) newFollowing(c *Conn, channel *announce.Receiver, of uint64) (*following, error) {
@@ -70,9 +74,11 @@ func (s *serverEnd) hear(c *Conn) {
 		f.behind = true
 		f.watched.Suspend() // until Read gets on
 	default:
+		cost := f.cost
 		if _, err := s.takeIn(c); err != nil {
 			_ = s.loseLocked(c, err)
 		}
+		f.watched.Charge((f.cost - cost) / changeBytes)
 	}
 }
 
@@ -102,6 +108,7 @@ func (s *serverEnd) takeIn(c *Conn) (bool, error) {
 		return false, err
 	}
 	s.asStated(c, a)
+	f.cost += a.Token.Bytes(nil)
 	defer func() {
 		if a != f.current {
 			a.Proof.Release()

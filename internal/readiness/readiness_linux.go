@@ -81,6 +81,13 @@ func (w *Watch) Suspend() { w.setSuspended(true) }
 // Resume is the reverse of Suspend.
 func (w *Watch) Resume() { w.setSuspended(false) }
 
+// Charge counts what ready has done as so many times more. What is over the limit is made up for in the intervals that follow.
+func (w *Watch) Charge(times int) {
+	watcher.mu.Lock()
+	defer watcher.mu.Unlock()
+	w.served += times
+}
+
 func (w *Watch) setSuspended(suspended bool) {
 	watcher.mu.Lock()
 	defer watcher.mu.Unlock()
@@ -202,16 +209,18 @@ func serve(id uint64) {
 		watcher.mu.Unlock()
 		return
 	}
-	if now := time.Now(); now.Sub(w.window) >= w.limit.Interval {
-		w.window, w.served = now, 0
+	now := time.Now()
+	if over := now.Sub(w.window) / w.limit.Interval; over > 0 {
+		w.window, w.served = now, max(0, w.served-int(over)*w.limit.Times)
 	}
-	if w.served++; w.served > w.limit.Times {
+	if w.served >= w.limit.Times {
 		// It comes back when the interval is over. DEL rather than no events: the end would be said all the time.
 		_ = w.control(unix.EPOLL_CTL_DEL)
 		w.rest(w.window)
 		watcher.mu.Unlock()
 		return
 	}
+	w.served++
 	watcher.mu.Unlock()
 	w.ready()
 }

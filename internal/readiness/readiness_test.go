@@ -170,6 +170,32 @@ func TestBusyDescriptorRests(t *testing.T) {
 }
 
 // TestQuietDescriptorsAreServedAtOnce has more than a burst of bytes come one after the other, each in an interval of its own.
+// TestWhatTakesLongCountsAsManyTimes has a descriptor that is always ready, and each time for as much as four intervals are for.
+func TestWhatTakesLongCountsAsManyTimes(t *testing.T) {
+	const interval, times = 10 * time.Millisecond, 12
+	p := newPipe(t)
+	var served atomic.Int32
+	ready := make(chan *readiness.Watch, 1)
+	begun := time.Now()
+	w := watch(t, p, interval, func() {
+		w := <-ready
+		if served.Add(1) < times {
+			w.Charge(4*burst - 1)
+			ready <- w
+		} else {
+			p.read()
+			ready <- w
+		}
+	})
+	ready <- w
+	p.write()
+	until(t, "that it is served", func() bool { return served.Load() == times })
+	// The intervals may have begun before; on a busy machine it takes longer.
+	if took, least := time.Since(begun), (times-2)*4*interval; took < least {
+		t.Errorf("it was served %d times in %v, want %v at least", times, took, least)
+	}
+}
+
 func TestQuietDescriptorIsServedBeyondItsBurst(t *testing.T) {
 	p := newPipe(t)
 	var served atomic.Int32
