@@ -92,9 +92,20 @@ func (w *Worn) enterHere(t *token.Token) error {
 	w.outer.park()
 	if err := w.enter(t); err != nil {
 		w.outer.unpark()
+		w.dropLongLists()
 		return err
 	}
 	return nil
+}
+
+// dropLongLists lets go of the memory for more groups than an ordinary account has: a Worn may be kept for its next Enter.
+func (w *Worn) dropLongLists() {
+	const ordinary = 1024
+	for _, list := range [...]*[]uint32{&w.groups, &w.was.groups, &w.follower.groups} {
+		if cap(*list) > ordinary {
+			*list = nil
+		}
+	}
 }
 
 func (w *Worn) enter(t *token.Token) error {
@@ -205,6 +216,7 @@ func (w *Worn) Leave() error {
 	err := w.restoreScheduling()
 	w.outer.unpark()
 	w.token = nil
+	w.dropLongLists()
 	if err != nil {
 		return err
 	}
