@@ -101,7 +101,7 @@ var _ = addRole("crowd", func() {
 						must(err)
 						break
 					}
-					runtime.Gosched() // others of this user have as many on their way as may be
+					time.Sleep(time.Millisecond) // others of this user have as many on their way as may be
 				}
 			}
 		})
@@ -133,9 +133,9 @@ func takeAll(t *testing.T, p *rawProcess, conns []*Conn) {
 			}
 		}
 	}
-	for begun, done := time.Now(), false; !done; runtime.Gosched() {
-		if time.Since(begun) > 6*patience {
-			t.Fatalf("after %v the client has not sent all: as little is taken off its channels as of a client whose lists differ", 6*patience)
+	for begun, done := time.Now(), false; !done; time.Sleep(time.Millisecond) {
+		if time.Since(begun) > hanging {
+			t.Fatalf("after %v the client has not sent all: as little is taken off its channels as of a client whose lists differ", hanging)
 		}
 		select {
 		case <-sent:

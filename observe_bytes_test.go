@@ -61,7 +61,7 @@ func TestLinesForWhoWatchesAreSentAsTheyAreMade(t *testing.T) {
 	const rounds = 8
 	got := make(chan int, 1)
 	go func() {
-		conns[1].SetReadDeadline(time.Now().Add(3 * patience))
+		conns[1].SetReadDeadline(time.Now().Add(hanging))
 		lines := bufio.NewScanner(conns[1])
 		lines.Buffer(nil, mostLine)
 		n := 0
