@@ -146,11 +146,24 @@ func closePipe(socket *net.UnixConn, owner uint32, shared bool) {
 			closing = discard.Begin(fd)
 		}
 	})
-	if !pending {
+	switch {
+	case !pending:
 		socket.Close()
-		return
+	case !closing.Empty():
+		closing.End(owner, func() { socket.Close() })
+	case shared:
+		// Whoever has a copy can have receiving wait.
+		discard.Later(owner, func() { drainAndClose(socket) })
+	default:
+		drainAndClose(socket)
 	}
-	closing.End(owner, func() { socket.Close() })
+}
+
+// drainAndClose closes a socket that has no descriptors in its queue. Closing it with something unread would take what was sent last away from
+// the other end.
+func drainAndClose(socket *net.UnixConn) {
+	control(socket, unixsocket.Drain)
+	socket.Close()
 }
 
 // CloseWrite shuts down the writing side: the other end reads to the end and can still answer.

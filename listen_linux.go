@@ -34,8 +34,8 @@ type ListenConfig struct {
 	// Group is the socket's group, by name or number; "" leaves it.
 	Group string
 	// Allow, if not nil, is asked once for each client that connects, with the kernel's token whatever the client's
-	// level is. If it returns an error the client is not let in. It runs on Accept's time; with Network on that of other
-	// goroutines, one call at a time.
+	// level is. If it returns an error the client is not let in. It runs on Accept's time, and for clients of other machines or
+	// with more than 1,000 groups on that of other goroutines, one call at a time.
 	Allow func(*token.Token) error
 	// Message makes a pipe of messages (SOCK_SEQPACKET) instead of bytes (SOCK_STREAM).
 	Message bool
@@ -94,6 +94,7 @@ type Listener struct {
 	lastToken atomic.Pointer[token.Token]
 	clientLog clientLog
 	perUser   quota.Shares[quota.User] // connections, if that has a bound
+	admitting admissions
 	refusing  quota.Shares[quota.User] // clients that are being told that they are not let in
 	closing   chan struct{}
 	closeOnce sync.Once
@@ -351,7 +352,14 @@ func (l *Listener) AcceptPipe() (*Conn, error) {
 // acceptLocal is AcceptPipe for clients of this machine.
 func (l *Listener) acceptLocal() (*Conn, error) {
 	for pause := firstPause; ; {
+		if c := l.admitting.take(); c != nil {
+			return c, nil
+		}
 		socket, err := l.sockets.AcceptUnix()
+		if errors.Is(err, os.ErrDeadlineExceeded) { // one has been admitted meanwhile
+			_ = l.sockets.SetDeadline(time.Time{})
+			continue
+		}
 		if exhausted(err) {
 			l.log(slog.LevelWarn, uint32(unix.Geteuid()), "no client can be accepted for now", "error", err, "pause", pause)
 			select {
@@ -385,34 +393,6 @@ const (
 
 func exhausted(err error) bool {
 	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.ENOMEM)
-}
-
-// admit makes a Conn of an accepted socket, which it takes over.
-func (l *Listener) admit(socket *net.UnixConn) (*Conn, error) {
-	if l.adopted {
-		control(socket, withoutMarks) // it may have waited since before the listener was adopted
-	}
-	t, err := token.Of(socket)
-	taken := 0
-	if err == nil {
-		if l.config.AllowForeignRoot {
-			t = t.AllowForeignRoot()
-		}
-		t = l.shared(t)
-		if taken, err = l.takePlaces(t); err == nil {
-			if err = l.allows(t); err != nil {
-				l.givePlaces(t.UID(), taken)
-			}
-		}
-	}
-	if err != nil {
-		l.refuse(socket, t, err)
-		return nil, err
-	}
-	c := newConn(socket, l.pipe, l.config.Message)
-	c.server = &serverEnd{listener: l, peer: t, places: taken}
-	l.observers.opened(c)
-	return c, nil
 }
 
 // refuse ends the connection of a client that is not let in, of t, which is nil if that is not known. It waits for nothing: who it
@@ -482,6 +462,9 @@ func (l *Listener) Close() error {
 		l.file.Remove()
 		l.directory.Close()
 		l.turnAwayWaiting()
+		for c := l.admitting.take(); c != nil; c = l.admitting.take() {
+			c.Close()
+		}
 		l.closeErr = opError("close", l.pipe, l.sockets.Close())
 	})
 	return l.closeErr

@@ -133,6 +133,16 @@ func peerGroups(fd int) (groupList, keptList, error) {
 // longBuffers are what long lists are read into.
 var longBuffers = sync.Pool{New: func() any { return []uint32(nil) }}
 
+// CountPeerGroups returns how many supplementary groups the peer of a Unix socket has, without reading more than a few.
+func CountPeerGroups(fd int) (int, error) {
+	var few [32]uint32
+	groups, size, err := readPeerGroups(fd, few[:])
+	if errors.Is(err, unix.ERANGE) {
+		return int(size / 4), nil
+	}
+	return len(groups), err
+}
+
 func readPeerGroups(fd int, buf []uint32) (groups []uint32, size uint32, err error) {
 	size = uint32(len(buf) * 4)
 	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_PEERGROUPS,

@@ -10,8 +10,9 @@
 //     sender's answer, an exiting process's too. One goroutine for each user closes what that user sent, one after the other.
 //     [Check] says whether a user has too much waiting, and callers take nothing more from that one.
 //
-// That a queue is empty is never found out by looking into it: whoever has a copy of the socket can have a look at it see nothing
-// (SO_PEEK_OFF), or lose a message to another reader.
+// That a queue is empty is never found out by looking into it. Whoever has a copy of the socket can have a look see nothing (SO_PEEK_OFF), and
+// can have any receiving wait, whatever its flags: recvmsg(2) holds a lock of the socket while it copies to memory, which may be of a file
+// on a FUSE.
 package discard
 
 import (
@@ -23,6 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/guise-project/guise/internal/launch"
+	"github.com/guise-project/guise/internal/quota"
 )
 
 // mostHeld is how many descriptors of one user's may wait to be closed before nothing more is to be taken from that user.
@@ -35,7 +37,7 @@ var state struct {
 
 	slot    slot
 	batch   *batch // that is being filled, nil if there is none
-	closers map[uint32]*closer
+	closers map[quota.User]*closer
 	over    atomic.Int32 // closers that are
 }
 
@@ -86,6 +88,9 @@ func Begin(fd int) Closing {
 	return Closing{batch: b}
 }
 
+// Empty reports whether the socket has no descriptors in its queue, so that End calls closing at once.
+func (c Closing) Empty() bool { return c.none }
+
 // End calls closing, which closes the socket, when that does not block: now, or on a goroutine of owner's, a uid.
 func (c Closing) End(owner uint32, closing func()) {
 	switch {
@@ -110,6 +115,13 @@ func Descriptor(fd int, owner uint32) {
 	if fd >= 0 {
 		Descriptors([]int{fd}, owner)
 	}
+}
+
+// Later calls closing, which may block, on the goroutine of owner's, a uid.
+func Later(owner uint32, closing func()) {
+	state.mu.Lock()
+	defer state.mu.Unlock()
+	toCloser(owner, closing)
 }
 
 // Descriptors is [Descriptor] for all that came with one message.
@@ -149,7 +161,7 @@ func Check(owner uint32) error {
 	}
 	state.mu.Lock()
 	defer state.mu.Unlock()
-	if c := state.closers[owner]; c != nil && c.over {
+	if c := state.closers[quota.Of(owner)]; c != nil && c.over {
 		return fmt.Errorf("%w: uid %d has %d waiting", ErrHeld, owner, len(c.queue))
 	}
 	return nil
@@ -157,15 +169,16 @@ func Check(owner uint32) error {
 
 // toCloser gives something to close to the owner's closer. state.mu is held.
 func toCloser(owner uint32, closing func()) {
-	c := state.closers[owner]
+	user := quota.Of(owner)
+	c := state.closers[user]
 	if c == nil {
 		if state.closers == nil {
-			state.closers = make(map[uint32]*closer)
+			state.closers = make(map[quota.User]*closer)
 		}
 		c = new(closer)
-		state.closers[owner] = c
+		state.closers[user] = c
 		state.busy++
-		go c.work(owner)
+		go c.work(user)
 	}
 	c.queue = append(c.queue, closing)
 	if len(c.queue) > mostHeld && !c.over {
@@ -175,7 +188,7 @@ func toCloser(owner uint32, closing func()) {
 }
 
 // work closes everything in the queue, where what is being closed stays meanwhile.
-func (c *closer) work(owner uint32) {
+func (c *closer) work(user quota.User) {
 	state.mu.Lock()
 	defer state.mu.Unlock()
 	for len(c.queue) > 0 {
@@ -189,7 +202,7 @@ func (c *closer) work(owner uint32) {
 	if c.over {
 		state.over.Add(-1)
 	}
-	delete(state.closers, owner)
+	delete(state.closers, user)
 	done()
 }
 

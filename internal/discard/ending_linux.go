@@ -34,7 +34,8 @@ func hold() {
 // batch is sockets that wait for a process to end with, in the queue of a socket pair: not in this process's table.
 type batch struct {
 	near, far int
-	count     int
+	messages  int
+	count     int // of the descriptors in them
 	starting  bool
 	closing   int // sockets of which it has a copy, and which this process has not closed yet
 	closed    sync.Cond
@@ -51,7 +52,21 @@ const (
 	mostEnding = 4
 )
 
-var ending int // processes that have not ended; state.mu guards it
+// state.mu guards these.
+var (
+	ending  int // processes that have not ended
+	passing int // descriptors that are in batches and with those processes
+)
+
+// mostPassing is how many descriptors there may be in batches. Who has more under way than RLIMIT_NOFILE can send none any more, unless
+// privileged (unix(7), ETOOMANYREFS), and so could start no process, for commands neither.
+var mostPassing = sync.OnceValue(func() int {
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
+		return 256
+	}
+	return int(min(limit.Cur/4, 1<<20))
+})
 
 // toEnd puts copies of sockets, at most as many as a message can bring, into the batch, which it returns; nil if that can't be. The caller
 // closes them, before state.mu is unlocked or with batch.closing counted. state.mu is held.
@@ -65,7 +80,7 @@ func toEnd(fds ...int) *batch {
 		b = &batch{near: pair[0], far: pair[1]}
 		b.closed.L = &state.mu
 	}
-	if unix.Sendmsg(b.near, []byte{0}, unix.UnixRights(fds...), nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL) != nil {
+	if passing+len(fds) > mostPassing() || unix.Sendmsg(b.near, []byte{0}, unix.UnixRights(fds...), nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL) != nil {
 		// The batch is full, this user has too many descriptors under way, or they are nested too deeply.
 		if state.batch == nil {
 			unix.Close(b.near)
@@ -78,7 +93,9 @@ func toEnd(fds ...int) *batch {
 		state.busy++
 		time.AfterFunc(fillFor, end)
 	}
-	if b.count++; b.count == enough {
+	b.count += len(fds)
+	passing += len(fds)
+	if b.messages++; b.messages == enough {
 		go end()
 	}
 	return b
@@ -120,5 +137,6 @@ func end() {
 	}
 	state.mu.Lock()
 	ending--
+	passing -= b.count
 	done()
 }

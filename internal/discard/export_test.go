@@ -10,5 +10,5 @@ func Batches() int {
 	if state.batch == nil {
 		return 0
 	}
-	return state.batch.count
+	return state.batch.messages
 }

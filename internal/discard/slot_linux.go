@@ -35,20 +35,14 @@ func (s *slot) open() bool {
 	return true
 }
 
-// drainsAtMost bounds how many messages without descriptors are taken out of a socket that is closed.
-const drainsAtMost = 1024
-
-// holdsNone reports whether fd, a socket that has been shut down, has no descriptors in its queue. It takes out what else is there: closing a
-// socket with something unread would take what was sent last away from the other end. It does not block.
+// holdsNone reports whether fd, a socket that has been shut down, has no descriptors in its queue. It does not block: it makes no call that
+// takes a lock of the socket's which others can hold, as receiving does.
 func (s *slot) holdsNone(fd int) bool {
 	if !s.open() || unix.Dup3(fd, s.fd, unix.O_CLOEXEC) != nil {
 		return false
 	}
 	none := s.withoutDescriptors()
 	_ = unix.Dup3(s.empty, s.fd, unix.O_CLOEXEC) // not the last of the socket's: the caller has fd
-	if none {
-		drain(fd)
-	}
 	return none
 }
 
@@ -56,21 +50,4 @@ func (s *slot) withoutDescriptors() bool {
 	var b [256]byte
 	n, err := unix.Pread(s.info, b[:], 0)
 	return err == nil && bytes.Contains(b[:n], []byte("scm_fds: 0\n"))
-}
-
-// drain takes out what is queued.
-func drain(fd int) {
-	var buf []byte
-	for range drainsAtMost {
-		if n, err := unix.IoctlGetInt(fd, unix.TIOCINQ); err != nil || n == 0 {
-			return
-		}
-		if buf == nil {
-			buf = make([]byte, 32<<10)
-		}
-		_, _, err := unix.Recvfrom(fd, buf, unix.MSG_DONTWAIT)
-		if err != nil && err != unix.EINTR && err != unix.ECONNRESET {
-			return
-		}
-	}
 }

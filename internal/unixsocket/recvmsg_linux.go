@@ -141,3 +141,23 @@ func Pending(fd int) bool {
 	n, along, err := in.Peek(fd, b[:])
 	return n != 0 || along || err != nil
 }
+
+// drainsAtMost bounds how many messages Drain takes out.
+const drainsAtMost = 1024
+
+// Drain takes out what is queued on fd, which has been shut down and has no descriptors in its queue.
+func Drain(fd int) {
+	var buf []byte
+	for range drainsAtMost {
+		if n, err := unix.IoctlGetInt(fd, unix.TIOCINQ); err != nil || n == 0 {
+			return
+		}
+		if buf == nil {
+			buf = make([]byte, 32<<10)
+		}
+		_, _, err := unix.Recvfrom(fd, buf, unix.MSG_DONTWAIT)
+		if err != nil && err != unix.EINTR && err != unix.ECONNRESET {
+			return
+		}
+	}
+}
