@@ -192,6 +192,9 @@ func (c *Conn) LocalAddr() net.Addr {
 	if c.carried != nil {
 		return c.carried.Local
 	}
+	if c.server != nil && c.server.network == nil {
+		return c.server.listener.address
+	}
 	return c.socket.LocalAddr()
 }
 

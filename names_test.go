@@ -514,6 +514,36 @@ func TestAskingWhetherAServerLivesIsNoClient(t *testing.T) {
 	})
 }
 
+// TestAddressIsThePathThatWasAskedFor: clients come by it, be it by a link, and know nothing of where that leads.
+func TestAddressIsThePathThatWasAskedFor(t *testing.T) {
+	bothModes(t, func(t *testing.T, config ListenConfig) {
+		dir := testdir.Open(t, 0o755)
+		deep := filepath.Join(dir, strings.Repeat("d", maxPath))
+		must(os.Mkdir(deep, 0o755))
+		must(os.Symlink(deep, filepath.Join(dir, "link")))
+		path := filepath.Join(dir, "link", "spool")
+		l, err := Listen(path, &config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		c, err := Dial(path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		for what, address := range map[string]net.Addr{"the listener": l.Addr(), "a connection": acceptFrom(t, l).LocalAddr()} {
+			want := "unix"
+			if config.Message {
+				want = "unixpacket"
+			}
+			if address.String() != path || address.Network() != want {
+				t.Errorf("%s is at %s %q, want %s %q", what, address.Network(), address, want, path)
+			}
+		}
+	})
+}
+
 func TestNameOfAKilledServerCanBeHadAtOnce(t *testing.T) {
 	path := filepath.Join(testdir.Open(t, 0o755), "spool")
 	for range 5 {

@@ -21,22 +21,25 @@ import (
 // TestNameThatIsSwappedChangesNoOtherFile: even root, who may put what it likes in the directory while a socket is made, has no other
 // file's mode, owner or name changed.
 func TestNameThatIsSwappedChangesNoOtherFile(t *testing.T) {
+	const starts = 300
 	options := asked
 	if os.Geteuid() == 0 {
 		options.GID = 61003
 	}
 	for _, decoy := range []struct {
 		name string
+		kind uint32
 		make func(file, path string) error
 	}{
-		{"for a link", os.Symlink},
-		{"for another name", os.Link},
+		{"for a link", unix.S_IFREG, os.Symlink},
+		{"for a link to a socket", unix.S_IFSOCK, os.Symlink},
+		{"for another name", unix.S_IFREG, os.Link},
 	} {
 		t.Run(decoy.name, func(t *testing.T) {
 			dir := base(t)
 			d := open(t, dir)
 			file, pipe, other := filepath.Join(dir, "file"), filepath.Join(dir, "pipe"), filepath.Join(dir, "other")
-			must(t, os.WriteFile(file, nil, 0o600))
+			must(t, unix.Mknod(file, decoy.kind|0o600, 0))
 			before, err := os.Lstat(file)
 			must(t, err)
 			var stop atomic.Bool
@@ -47,7 +50,7 @@ func TestNameThatIsSwappedChangesNoOtherFile(t *testing.T) {
 				}
 			})
 			swapped := 0
-			for start := range 500 {
+			for start := range starts {
 				for _, path := range []string{pipe, other} {
 					if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 						t.Fatal(err)
@@ -70,7 +73,7 @@ func TestNameThatIsSwappedChangesNoOtherFile(t *testing.T) {
 			}
 			stop.Store(true)
 			racer.Wait()
-			t.Logf("%d of 500 starts saw that the name was swapped", swapped)
+			t.Logf("%d of %d starts saw that the name was swapped", swapped, starts)
 		})
 	}
 }
@@ -142,10 +145,15 @@ func TestWithoutProc(t *testing.T) {
 	}
 }
 
-// withoutProc is a process with something else at /proc, that listens in dir.
+// withoutProc is a process with something else at /proc, whose descriptors are links to a file there, that listens in dir.
 func withoutProc(dir, kernel string) {
 	onAThread(func() {
-		err := errors.Join(unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""), unix.Mount("none", "/proc", "tmpfs", 0, ""))
+		const file = "/proc/file"
+		err := errors.Join(unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""), unix.Mount("none", "/proc", "tmpfs", 0, ""),
+			os.WriteFile(file, nil, 0o600), os.MkdirAll("/proc/self/fd", 0o755))
+		for fd := range 100 {
+			err = errors.Join(err, os.Symlink(file, fmt.Sprintf("/proc/self/fd/%d", fd)))
+		}
 		if kernel == "old" {
 			err = errors.Join(err, without.Call(unix.SYS_FCHMODAT2, unix.ENOSYS))
 		}
@@ -159,6 +167,10 @@ func withoutProc(dir, kernel string) {
 			return
 		}
 		_, made, err := d.Listen("pipe", asked)
+		if info, statErr := os.Stat(file); statErr != nil || info.Mode() != 0o600 {
+			fmt.Println("a link's file has mode", info.Mode(), statErr)
+			return
+		}
 		if err != nil {
 			fmt.Println(err)
 			return
