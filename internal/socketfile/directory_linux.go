@@ -1,9 +1,8 @@
 // Package socketfile makes and removes Unix sockets' files, in directories in which nobody else can take their place.
 //
 // The way to a directory is walked once, an element at a time, and each directory is checked before anything is looked up in it.
-// What is done to a file afterwards is done through the descriptor of the directory or of the file itself: no link is followed then,
-// and whoever changes the way meanwhile changes nothing. A server that doesn't bind(2) through it has its reason in
-// [Directory.address].
+// What is done to a file afterwards is done through the descriptor of the directory or of the file itself: no link is followed,
+// and whoever changes the way meanwhile changes nothing. Only bind(2) gets a path; see [Directory.address].
 package socketfile
 
 import (

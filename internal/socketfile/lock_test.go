@@ -126,3 +126,34 @@ func TestWhatIsNoLockIsNeitherWaitedForNorTouched(t *testing.T) {
 		})
 	}
 }
+
+// TestListenWaitsForTheLock: two servers that find the same dead socket must not both remove it, the second one the first one's.
+func TestListenWaitsForTheLock(t *testing.T) {
+	dir := base(t)
+	d := open(t, dir)
+	path := filepath.Join(dir, "pipe")
+	abandon(t, path)
+	before, err := os.Lstat(path)
+	must(t, err)
+	lock := held(t, path+"~lock")
+	done := make(chan error, 1)
+	go func() {
+		fd, made, err := d.Listen("pipe", asked)
+		if err == nil {
+			made.Remove()
+			unix.Close(fd)
+		}
+		done <- err
+	}()
+	deadline := time.Now().Add(30 * time.Second) // it ends what hangs
+	for !waits(t, lock) {
+		if len(done) > 0 || time.Now().After(deadline) {
+			t.Fatal("it does not wait for the lock")
+		}
+	}
+	if now, err := os.Lstat(path); err != nil || !os.SameFile(before, now) {
+		t.Errorf("it has removed the socket without the lock: %v", err)
+	}
+	must(t, os.Remove(path+"~lock"), unix.Close(lock))
+	must(t, <-done)
+}
