@@ -52,12 +52,16 @@ func (s *serverEnd) newFollowing(c *Conn, channel *announce.Receiver, of uint64)
 		return nil, err
 	}
 	s.places++ // given back with the connection's
-	hear := func() { s.hear(c) }
-	if fewDescriptors() {
-		// A message with more of them than this process may have can keep whoever receives it.
-		hear = func() { go s.hear(c) }
+	user := f.user
+	hear := func() {
+		// A message with more descriptors than this process may have can keep whoever receives it, too.
+		if fewDescriptors() || heldUp.has(user) {
+			go s.hear(c)
+			return
+		}
+		s.hear(c)
 	}
-	f.watched, err = readiness.Add(channel.Descriptor(), changesLimit, hear)
+	f.watched, err = readiness.AddStranger(channel.Descriptor(), changesLimit, hear, func() { heldUp.add(user) })
 	return f, err
 }
 

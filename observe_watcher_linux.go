@@ -187,12 +187,17 @@ func (w *watcher) tellAll(first *WatchEvent) error {
 
 	all := make([]happening, 0, len(ends))
 	for _, s := range ends {
-		s.mu.Lock()
-		h := s.happening(WatchThere)
+		locked := tryLockFor(&s.mu, tellWait)
+		h := happening{kind: WatchThere, at: time.Now(), scopes: int(s.scopes.Load())}
+		if locked { // or somebody is receiving from the client, who can have that wait
+			h = s.happening(WatchThere)
+		}
 		o.mu.Lock()
 		h.connection, h.number = o.there[s], o.happened
 		o.mu.Unlock()
-		s.mu.Unlock()
+		if locked {
+			s.mu.Unlock()
+		}
 		if h.connection != nil {
 			all = append(all, h)
 			w.told[h.connection.id] = h.number
@@ -241,4 +246,17 @@ func (w *watcher) leave() {
 	o.admitted--
 	o.mu.Unlock()
 	closePipe(w.conn, o.uid, false)
+}
+
+// tellWait is how long who begins to watch waits for who is at a connection.
+const tellWait = 20 * time.Millisecond
+
+// tryLockFor locks mu, and reports false if that takes longer.
+func tryLockFor(mu *sync.Mutex, long time.Duration) bool {
+	for begun := time.Now(); !mu.TryLock(); time.Sleep(time.Millisecond) {
+		if time.Since(begun) > long {
+			return false
+		}
+	}
+	return true
 }

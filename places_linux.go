@@ -28,6 +28,33 @@ var fewDescriptors = sync.OnceValue(func() bool {
 	return unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil && limit.Cur < 2*mostOwn
 })
 
+// heldUp are the users who have held up the goroutine that follows all clients. Theirs are followed on others from then on.
+var heldUp heldUpUsers
+
+type heldUpUsers struct {
+	mu    sync.Mutex
+	users map[quota.User]struct{}
+}
+
+// mostHeldUp is how many are remembered.
+const mostHeldUp = 4096
+
+func (h *heldUpUsers) has(user quota.User) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, has := h.users[user]
+	return has
+}
+
+func (h *heldUpUsers) add(user quota.User) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.users == nil || len(h.users) >= mostHeldUp {
+		h.users = make(map[quota.User]struct{})
+	}
+	h.users[user] = struct{}{}
+}
+
 // mostOwn is how many descriptors are left to the process itself, at most; a quarter of those that it may have if that is less.
 const mostOwn = 1024
 

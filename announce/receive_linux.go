@@ -35,7 +35,11 @@ func (in *inbox) recvInto(fd int, buf []byte, owner uint32) (received, error) {
 	if err := discard.Check(owner); err != nil {
 		return received{descriptor: -1}, fmt.Errorf("%w: %w", ErrNoDescriptors, err)
 	}
+	if err := unixsocket.BeginStranger(owner); err != nil {
+		return received{descriptor: -1}, fmt.Errorf("%w: %w", ErrBusy, err)
+	}
 	m, err := in.socket.Receive(fd, buf, nil)
+	unixsocket.EndStranger(owner)
 	if err != nil {
 		return received{descriptor: -1}, err
 	}

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/guise-project/guise/internal/discard"
+	"github.com/guise-project/guise/internal/unixsocket"
 	"github.com/guise-project/guise/token"
 )
 
@@ -46,7 +47,10 @@ func newReceiver(fd int, of peer) (*Receiver, error) {
 	err := unnamedPair(fd)
 	if err == nil {
 		// Only now: with SO_PASSCRED a socket gives itself a name when it sends.
-		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1)
+		if err = unixsocket.BeginStranger(of.uid); err == nil {
+			err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1)
+			unixsocket.EndStranger(of.uid)
+		}
 	}
 	if err != nil {
 		discard.Descriptor(fd, of.uid)

@@ -136,11 +136,10 @@ func (p *places) take(conn *guise.Conn) (leave func(), full error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.count++
-	var user quota.User
-	peer, full := conn.Peer()
+	uid, full := uidOf(conn)
+	user := quota.Of(uid)
 	if full == nil {
-		user = quota.Of(peer.UID())
-		full = p.hasPlace(peer.UID())
+		full = p.hasPlace(uid)
 	}
 	counted := full == nil && (p.fair == nil || p.fair.Take(user, 1))
 	if counted && p.users != nil {
@@ -162,6 +161,15 @@ func (p *places) take(conn *guise.Conn) (leave func(), full error) {
 			<-p.free
 		}
 	}, full
+}
+
+// uidOf returns who opened the pipe, without receiving anything from the client: who accepts can't wait for it.
+func uidOf(conn *guise.Conn) (uint32, error) {
+	peer, err := conn.Peer()
+	if err != nil {
+		return 0, err
+	}
+	return peer.UID(), nil
 }
 
 // String says how many places are taken.

@@ -86,17 +86,12 @@ func TestSocketWithNothingInItIsClosedAtOnce(t *testing.T) {
 			for _, data := range test.send {
 				send(t, near, data)
 			}
-			send(t, far, "last words")
 			discard.Socket(far, mallory)
 			if isOpen(far) {
 				t.Error("it is open still")
 			}
 			if n := discard.Batches(); n != 0 {
 				t.Errorf("%d sockets wait for a process", n)
-			}
-			b := make([]byte, 32)
-			if n, err := unix.Read(near, b); err != nil || string(b[:n]) != "last words" {
-				t.Errorf("the other end reads %q, %v", b[:max(n, 0)], err)
 			}
 		})
 	}

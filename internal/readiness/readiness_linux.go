@@ -27,6 +27,7 @@ type Watch struct {
 	fd    int
 	limit Limit
 	ready func()
+	stuck func() // may be nil
 	id    uint64
 
 	// Guarded by watcher.mu.
@@ -42,18 +43,25 @@ var watcher struct {
 	next    uint64
 	watches map[uint64]*Watch
 	resting []*Watch
+	guard   guard
 }
 
 // Add has ready called on the watching goroutine whenever fd is readable or has ended, until Remove. ready must not wait for
 // anything. fd stays the caller's, who closes it after Remove.
 func Add(fd int, limit Limit, ready func()) (*Watch, error) {
+	return AddStranger(fd, limit, ready, nil)
+}
+
+// AddStranger is [Add] for a descriptor of which a stranger may have a copy, and with it the power to have ready wait after all. Then another
+// goroutine goes on with the others, and stuck, if not nil, is called, which must not wait, nor use this package.
+func AddStranger(fd int, limit Limit, ready, stuck func()) (*Watch, error) {
 	watcher.mu.Lock()
 	defer watcher.mu.Unlock()
 	if err := start(); err != nil {
 		return nil, err
 	}
 	watcher.next++
-	w := &Watch{fd: fd, limit: limit, ready: ready, id: watcher.next}
+	w := &Watch{fd: fd, limit: limit, ready: ready, stuck: stuck, id: watcher.next}
 	if err := w.control(unix.EPOLL_CTL_ADD); err != nil {
 		return nil, fmt.Errorf("waiting for a descriptor: %w", err)
 	}
@@ -147,7 +155,7 @@ func start() error {
 	}
 	watcher.epoll, watcher.wake = epoll, wake
 	watcher.watches = make(map[uint64]*Watch)
-	go watch()
+	go watch(watcher.guard.generation)
 	return nil
 }
 
@@ -157,13 +165,16 @@ func wakeUp() {
 	_, _ = unix.Write(watcher.wake, one[:])
 }
 
-func watch() {
+// watch is the watching goroutine, until another generation takes over.
+func watch(generation uint64) {
 	askForShortSlices()
 	var events [64]unix.EpollEvent
 	for {
 		n := wait(events[:], timeout())
 		for i := range n {
-			serve(uint64(uint32(events[i].Fd)) | uint64(uint32(events[i].Pad))<<32)
+			if !serve(uint64(uint32(events[i].Fd))|uint64(uint32(events[i].Pad))<<32, generation) {
+				return // the other one is told of the rest
+			}
 		}
 		wakeRested()
 	}
@@ -197,17 +208,18 @@ func timeout() int {
 // due is when w has rested enough.
 func (w *Watch) due() time.Time { return w.window.Add(w.limit.Interval) }
 
-func serve(id uint64) {
+// serve calls a watch's function. It reports false if another goroutine has taken over meanwhile.
+func serve(id, generation uint64) bool {
 	if id == 0 {
 		var b [8]byte
 		_, _ = unix.Read(watcher.wake, b[:])
-		return
+		return true
 	}
 	watcher.mu.Lock()
 	w := watcher.watches[id]
 	if w == nil || w.suspended || w.resting {
 		watcher.mu.Unlock()
-		return
+		return true
 	}
 	now := time.Now()
 	if over := now.Sub(w.window) / w.limit.Interval; over > 0 {
@@ -218,11 +230,13 @@ func serve(id uint64) {
 		_ = w.control(unix.EPOLL_CTL_DEL)
 		w.rest(w.window)
 		watcher.mu.Unlock()
-		return
+		return true
 	}
 	w.served++
+	watcher.guard.begin(w)
 	watcher.mu.Unlock()
 	w.ready()
+	return watcher.guard.end(generation)
 }
 
 // wakeRested lets those go on that have rested.
