@@ -98,6 +98,10 @@
 // the function is not called, and a thread whose own ids can't be restored runs nothing more: the process ends with exit status
 // 70 and a line on standard error. Scopes nest.
 //
+// A client may change how the thread that wears it is scheduled, so a thread that has been in a scope is put back to what it is known
+// to be: what a program does to all its threads stays, and so does what it did to one, on a goroutine locked to it, before its first scope;
+// a later change of one thread stays if it is made with [github.com/guise-project/guise/thread.Reschedule].
+//
 // Keep a scope short: what is needed of the client's rights, and no more. Open files in it; read and write them, and answer the
 // client, after it. A descriptor keeps the rights that it was opened with, inside a scope and outside.
 //
