@@ -143,7 +143,7 @@ func closePipe(socket *net.UnixConn, owner uint32, shared bool) {
 	control(socket, func(fd int) {
 		_ = unix.Shutdown(fd, unix.SHUT_RDWR)
 		if pending = shared || unixsocket.Pending(fd); pending {
-			closing = discard.Begin(fd)
+			closing = discard.Begin(fd, owner)
 		}
 	})
 	switch {

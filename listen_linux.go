@@ -222,6 +222,7 @@ func newListener(config *ListenConfig) *Listener {
 	if config != nil {
 		l.config = *config
 	}
+	l.clientLog.rate = quota.Rate{AtOnce: linesAtOnce, PerSecond: linesPerSecond}
 	l.clientLog.telling = quota.Shares[quota.User]{Most: mostTelling, Each: mostTellingOne}
 	l.perUser = quota.Shares[quota.User]{Most: math.MaxInt, Each: l.config.MaxPerUser}
 	l.refusing = quota.Shares[quota.User]{Most: mostTelling, Each: mostTellingOne}
@@ -461,36 +462,47 @@ func (l *Listener) Close() error {
 		}
 		l.file.Remove()
 		l.directory.Close()
-		l.turnAwayWaiting()
+		closing := l.turnAwayWaiting()
 		for c := l.admitting.take(); c != nil; c = l.admitting.take() {
 			c.Close()
 		}
-		l.closeErr = opError("close", l.pipe, l.sockets.Close())
+		l.closeErr = opError("close", l.pipe, closing())
 	})
 	return l.closeErr
 }
 
 // turnAwayWaiting takes care of the clients that nobody has accepted: they go with the socket, and may have put on theirs what blocks when
-// it is closed.
-func (l *Listener) turnAwayWaiting() {
+// it is closed. What it returns closes the socket.
+func (l *Listener) turnAwayWaiting() (closing func() error) {
+	var rest discard.Closing
+	handOn := false
 	control(l.sockets, func(fd int) {
-		if l.adopted {
-			// Others may go on with this socket. If nobody does, a copy is the last.
-			if last, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0); err == nil {
-				discard.Descriptor(last, ^uint32(0))
-			}
-			return
-		}
-		_ = unix.Shutdown(fd, unix.SHUT_RD) // nobody can connect any more
-		for {
-			client, _, err := unix.Accept4(fd, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
-			switch err {
-			case nil:
-				discard.Socket(client, ^uint32(0))
-			case unix.EINTR, unix.ECONNABORTED:
-			default:
-				return
+		if !l.adopted { // others may go on with one that is
+			_ = unix.Shutdown(fd, unix.SHUT_RD) // nobody can connect any more
+			for {
+				client, _, err := unix.Accept4(fd, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+				if err == nil {
+					discard.Socket(client, ^uint32(0))
+				} else if err == unix.EAGAIN || err == unix.EINVAL { // that was the last
+					return
+				} else if err != unix.EINTR && err != unix.ECONNABORTED {
+					break // out of descriptors
+				}
 			}
 		}
+		rest, handOn = discard.Entrust(fd, ^uint32(0)), true
 	})
+	return func() error {
+		if !handOn {
+			return l.sockets.Close()
+		}
+		closed := make(chan error, 1)
+		rest.End(^uint32(0), func() { closed <- l.sockets.Close() })
+		select {
+		case err := <-closed:
+			return err
+		default: // others close it
+			return nil
+		}
+	}
 }

@@ -12,6 +12,7 @@ import (
 // told on a goroutine of its own. What one user does fills only that user's part of it.
 type clientLog struct {
 	telling quota.Shares[quota.User]
+	rate    quota.Rate
 
 	mu     sync.Mutex
 	missed map[quota.User]int
@@ -20,6 +21,8 @@ type clientLog struct {
 const (
 	mostTelling    = 1024 // lines that are being told at once
 	mostTellingOne = 16   // of one user
+	linesAtOnce    = 200  // of one user
+	linesPerSecond = 10
 )
 
 // log tells the logger of something about a client of uid. Where as many lines about that user are being told as may be, it is left
@@ -27,7 +30,7 @@ const (
 func (l *Listener) log(level slog.Level, uid uint32, msg string, args ...any) {
 	user := quota.Of(uid)
 	c := &l.clientLog
-	if !c.telling.Take(user) {
+	if !c.rate.Take(user) || !c.telling.Take(user) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if c.missed == nil {

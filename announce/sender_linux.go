@@ -316,7 +316,7 @@ func (s *Sender) Close() error {
 	err := s.end.control(func(fd int) {
 		// Nobody else has a copy of this end.
 		if pending = unix.Shutdown(fd, unix.SHUT_RDWR) == nil && unixsocket.Pending(fd); pending {
-			closing = discard.Begin(fd)
+			closing = discard.Begin(fd, s.server)
 		}
 	})
 	if err != nil || !pending {

@@ -36,7 +36,7 @@ var state struct {
 	busy int // closers, batches and exiting processes
 
 	slot    slot
-	batch   *batch // that is being filled, nil if there is none
+	endings map[quota.User]*ending
 	closers map[quota.User]*closer
 	over    atomic.Int32 // closers that are
 }
@@ -61,7 +61,7 @@ type closer struct {
 // down, closes it if nothing is in its queue, and has it closed otherwise. It does not block.
 func Socket(fd int, owner uint32) {
 	if fd >= 0 {
-		c := Begin(fd)
+		c := Begin(fd, owner)
 		c.End(owner, func() { unix.Close(fd) })
 	}
 }
@@ -73,15 +73,27 @@ type Closing struct {
 	batch *batch // that has a copy of it
 }
 
-// Begin shuts down fd, a socket as for [Socket], and looks what becomes of its queue. [Closing.End] has to follow, and does not block either.
-func Begin(fd int) Closing {
+// Begin shuts down fd, a socket of owner's as for [Socket], and looks what becomes of its queue. [Closing.End] has to follow, and does not block
+// either.
+func Begin(fd int, owner uint32) Closing {
 	_ = unix.Shutdown(fd, unix.SHUT_RDWR) // so that the queue can only shrink
 	state.mu.Lock()
 	defer state.mu.Unlock()
 	if state.slot.holdsNone(fd) {
 		return Closing{none: true}
 	}
-	b := toEnd(fd)
+	return entrust(fd, owner)
+}
+
+// Entrust is Begin for a socket of which nothing is known, and which is not shut down.
+func Entrust(fd int, owner uint32) Closing {
+	state.mu.Lock()
+	defer state.mu.Unlock()
+	return entrust(fd, owner)
+}
+
+func entrust(fd int, owner uint32) Closing {
+	b := toEnd(quota.Of(owner), fd)
 	if b != nil {
 		b.closing++
 	}
@@ -139,7 +151,7 @@ func Descriptors(fds []int, owner uint32) {
 	}
 	state.mu.Lock()
 	defer state.mu.Unlock()
-	if len(sockets) > 0 && toEnd(sockets...) != nil {
+	if len(sockets) > 0 && toEnd(quota.Of(owner), sockets...) != nil {
 		for _, fd := range sockets {
 			unix.Close(fd) // as in End
 		}

@@ -7,8 +7,11 @@ const MostHeld = mostHeld
 func Batches() int {
 	state.mu.Lock()
 	defer state.mu.Unlock()
-	if state.batch == nil {
-		return 0
+	n := 0
+	for _, e := range state.endings {
+		if e.filling != nil {
+			n += e.filling.messages
+		}
 	}
-	return state.batch.messages
+	return n
 }
