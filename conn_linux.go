@@ -251,7 +251,8 @@ func (c *Conn) SetWriteDeadline(t time.Time) error {
 
 // Peer returns who opened the pipe, on a client's end who listens on it: the kernel's token, as [ListenConfig.Allow] and
 // [Dialer.CheckServer] see it. A client's can be worn no more than the client has allowed, and not at all before it has said
-// something; see [Conn.RunAsClient] for acting as the client.
+// something; see [Conn.RunAsClient] for acting as the client. Like Read, it takes in what the client has said first, and a hostile client can
+// have that wait: not for the goroutine that accepts, whose place for knowing clients is [ListenConfig.Allow].
 func (c *Conn) Peer() (*token.Token, error) {
 	if c.carried != nil {
 		return nil, opError("identify", c.pipe, errors.New("the server is on another machine, which tells no more of it than that it is the one that was asked for"))

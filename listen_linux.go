@@ -379,8 +379,7 @@ func (l *Listener) acceptLocal() (*Conn, error) {
 			return nil, opError("accept", l.pipe, err)
 		}
 		pause = firstPause
-		c, err := l.admit(socket)
-		if err == nil {
+		if c, err := l.admit(socket); err == nil && c != nil {
 			return c, nil
 		}
 	}

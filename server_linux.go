@@ -402,13 +402,8 @@ func (s *serverEnd) leave(scope *Scope) {
 }
 
 // opened returns who opened the pipe. What the client has not allowed, or not yet, can't be done with it.
-//
-// It does not meet the client: who calls it may be the goroutine that accepts, and meeting receives from a socket that the client has a
-// copy of.
-func (s *serverEnd) opened(*Conn) *token.Token {
-	if s.phase.Load() == unknown {
-		return s.peer.Restrict(token.Statement{Level: Identification, Capabilities: token.AllCapabilities})
-	}
+func (s *serverEnd) opened(c *Conn) *token.Token {
+	_ = s.meet(c)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.known == nil || s.known.lost != nil {

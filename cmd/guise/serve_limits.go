@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net"
 	"strconv"
 	"sync"
 	"time"
 
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 
 	"github.com/guise-project/guise"
 	"github.com/guise-project/guise/internal/quota"
@@ -165,11 +167,25 @@ func (p *places) take(conn *guise.Conn) (leave func(), full error) {
 
 // uidOf returns who opened the pipe, without receiving anything from the client: who accepts can't wait for it.
 func uidOf(conn *guise.Conn) (uint32, error) {
-	peer, err := conn.Peer()
+	if _, here := conn.RemoteAddr().(*net.UnixAddr); !here { // Samba has told of it before it was accepted
+		peer, err := conn.Peer()
+		if err != nil {
+			return 0, err
+		}
+		return peer.UID(), nil
+	}
+	raw, err := conn.SyscallConn()
 	if err != nil {
 		return 0, err
 	}
-	return peer.UID(), nil
+	var peer *unix.Ucred
+	controlErr := raw.Control(func(fd uintptr) {
+		peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
+	if err = errors.Join(controlErr, err); err != nil {
+		return 0, fmt.Errorf("asking for the client's uid (SO_PEERCRED): %w", err)
+	}
+	return peer.Uid, nil
 }
 
 // String says how many places are taken.
