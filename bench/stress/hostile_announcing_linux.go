@@ -407,7 +407,7 @@ func beVictim(args []string) error {
 		return nil
 	})
 	if err != nil {
-		return err
+		os.Exit(1) // it comes again and again: who started it counts it
 	}
 	fmt.Println("ready")
 	role.AwaitEnd()

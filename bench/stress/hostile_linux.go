@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math"
 	"os"
+	"path/filepath"
 	"slices"
 	"syscall"
 	"text/tabwriter"
@@ -48,6 +49,10 @@ type result struct {
 // runHostile has honest users alone, beside users who spin, and beside hostile ones, each for a while. Of the hostile ones there may be
 // only some.
 func runHostile(ctx context.Context, guise string, duration time.Duration, only []int) error {
+	guise, err := filepath.Abs(guise) // processes of the run begin at /
+	if err != nil {
+		return err
+	}
 	if err := standardLimits(); err != nil {
 		return err
 	}
