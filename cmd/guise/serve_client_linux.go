@@ -14,6 +14,7 @@ import (
 
 	"github.com/guise-project/guise"
 	"github.com/guise-project/guise/internal/launch"
+	"github.com/guise-project/guise/internal/quota"
 	"github.com/guise-project/guise/token"
 )
 
@@ -123,7 +124,10 @@ func (s *server) start(conn *guise.Conn, qos guise.QoS) (*running, error) {
 	defer pipe.Close()
 	command.Env = guise.ClientEnviron(environment(r.client, qos, remotePath(conn), addressText(conn.LocalAddr())))
 	// Not in the scope any more, which the fork would only lengthen: the command is the client all the same.
-	if r.process, err = startCommand(command, pipe, toErrors); err != nil {
+	started := s.starting.wait(quota.Of(r.client.UID()))
+	r.process, err = startCommand(command, pipe, toErrors)
+	started()
+	if err != nil {
 		r.relayed.finish()
 		s.endErrors(r)
 		return nil, fmt.Errorf("starting %s as %s: %w", s.command[0], r.client, err)
@@ -206,6 +210,12 @@ func blockingCopy(conn *guise.Conn) (*os.File, error) {
 
 // refuse ends a connection for which the command does not run.
 func (s *server) refuse(conn *guise.Conn, began time.Time, why error) {
+	uid, err := uidOf(conn)
+	if err == nil && !s.refusals.Take(quota.Of(uid)) {
+		s.refusalsLeftOut.Add(1)
+		conn.Close()
+		return
+	}
 	qos := conn.QoS()
 	attributes := []slog.Attr{qosAttribute(qos)}
 	// Who calls is not known, and at level anonymous not to be told.
@@ -214,6 +224,9 @@ func (s *server) refuse(conn *guise.Conn, began time.Time, why error) {
 	}
 	conn.Close()
 	attributes = append(attributes, slog.Any("error", why), slog.Duration("duration", time.Since(began)))
+	if n := s.refusalsLeftOut.Swap(0); n > 0 {
+		attributes = append(attributes, slog.Int64("leftOut", n))
+	}
 	s.log.LogAttrs(context.Background(), slog.LevelWarn, "client refused", attributes...)
 }
 

@@ -8,11 +8,13 @@ import (
 	"os"
 	"os/signal"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/guise-project/guise"
 	"github.com/guise-project/guise/internal/launch"
+	"github.com/guise-project/guise/internal/quota"
 	"github.com/guise-project/guise/token"
 )
 
@@ -37,8 +39,17 @@ type server struct {
 	places     *places
 
 	lineBudgets lineBudgets
-	clients     sync.WaitGroup
+	starting    starting
+	// What the log has of clients that were refused, by user.
+	refusals        quota.Rate
+	refusalsLeftOut atomic.Int64
+	clients         sync.WaitGroup
 }
+
+const (
+	refusalsAtOnce    = 200 // lines of the log, of one user
+	refusalsPerSecond = 10
+)
 
 func (s *server) run() error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
@@ -60,6 +71,7 @@ func (s *server) run() error {
 	}
 	s.access.use(groups)
 	s.places = newPlaces(&s.limits)
+	s.refusals = quota.Rate{AtOnce: refusalsAtOnce, PerSecond: refusalsPerSecond}
 	listener, err := s.listen()
 	if err != nil {
 		return err

@@ -52,7 +52,7 @@ type ending struct {
 
 const (
 	// fillFor is how long a batch is filled before its process is started, if it is not full before.
-	fillFor = 20 * time.Millisecond
+	fillFor = 5 * time.Millisecond
 	// enough messages are in a batch. The queue has room for some 270.
 	enough = 200
 	// tryAgain is how long to wait before another attempt to start a process, or while as many as may have not ended.
@@ -63,6 +63,12 @@ const (
 
 // passing is how many descriptors are in batches and with ending processes; state.mu guards it.
 var passing int
+
+const (
+	// calmPassing is how many may be as long as there is another way. A user with more than 2,024 Unix sockets under way waits in each
+	// sending of one for the kernel to look for cycles among all that are (wait_for_unix_gc).
+	calmPassing = 1500
+)
 
 // mostPassing is how many may be. Who has more under way than RLIMIT_NOFILE can send none any more, unless privileged (unix(7), ETOOMANYREFS),
 // and so could start no process, for commands neither.
@@ -76,6 +82,16 @@ var mostPassing = sync.OnceValue(func() int {
 	}
 	return int(min(limit.Cur/4, 1<<20))
 })
+
+// maySend reports whether so many more may be under way. Beyond calmPassing only those of a user may whose goroutine has enough to close. state.mu is
+// held.
+func maySend(user quota.User, n int) bool {
+	if passing+n <= min(calmPassing, mostPassing()) {
+		return true
+	}
+	c := state.closers[user]
+	return c != nil && c.over && passing+n <= mostPassing()
+}
 
 func newBatch() *batch {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
@@ -110,7 +126,7 @@ func toEnd(user quota.User, fds ...int) *batch {
 	if e == nil {
 		e = new(ending)
 	}
-	if passing+len(fds) > mostPassing() {
+	if !maySend(user, len(fds)) {
 		return nil
 	}
 	if e.filling != nil && e.filling.messages >= enough {
