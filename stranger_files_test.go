@@ -52,7 +52,6 @@ func TestFilesOnTheClientsFUSEHoldUpNobodyElse(t *testing.T) {
 						t.Skip(err)
 					}
 					fd := must1(unix.Open(filepath.Join(dir, "file"), unix.O_RDONLY|unix.O_CLOEXEC, 0))
-					var servers []*Conn
 					for range 4 {
 						var client *rawClient
 						asUID(61001, func() {
@@ -64,7 +63,6 @@ func TestFilesOnTheClientsFUSEHoldUpNobodyElse(t *testing.T) {
 							client.close()
 							continue
 						}
-						servers = append(servers, server)
 						inTime(t, "WaitClient", func() { _ = server.WaitClient(context.Background()) })
 						_ = unix.Shutdown(client.pipe, unix.SHUT_WR)
 						inTime(t, "Read", func() { _, _ = io.ReadAll(server) })

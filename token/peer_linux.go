@@ -115,10 +115,10 @@ func peerGroups(fd int) (groupList, keptList, error) {
 	if err == nil {
 		return append(groupList(nil), groups...), keptList{}, nil
 	}
-	buf := longBuffers.Get().([]uint32)
+	buf := longBuffers.Get().(*[]uint32)
 	for errors.Is(err, unix.ERANGE) {
-		buf = slices.Grow(buf[:0], int(size/4))
-		groups, size, err = readPeerGroups(fd, buf[:cap(buf)])
+		*buf = slices.Grow((*buf)[:0], int(size/4))
+		groups, size, err = readPeerGroups(fd, (*buf)[:cap(*buf)])
 	}
 	if err != nil {
 		return nil, keptList{}, err
@@ -131,7 +131,7 @@ func peerGroups(fd int) (groupList, keptList, error) {
 }
 
 // longBuffers are what long lists are read into.
-var longBuffers = sync.Pool{New: func() any { return []uint32(nil) }}
+var longBuffers = sync.Pool{New: func() any { return new([]uint32) }}
 
 // CountPeerGroups returns how many supplementary groups the peer of a Unix socket has, without reading more than a few.
 func CountPeerGroups(fd int) (int, error) {
