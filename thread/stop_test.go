@@ -101,7 +101,11 @@ func enterError() string {
 	var w thread.Worn
 	err = w.Enter(t)
 	b, _ := os.ReadFile("/proc/thread-self/status")
-	clean := !bytes.Contains(b, []byte("6100"))
+	clean := true
+	for line := range bytes.Lines(b) { // a process may have such a number as well
+		ids := bytes.HasPrefix(line, []byte("Uid:")) || bytes.HasPrefix(line, []byte("Gid:")) || bytes.HasPrefix(line, []byte("Groups:"))
+		clean = clean && !(ids && bytes.Contains(line, []byte("6100")))
+	}
 	if err == nil {
 		return "no error"
 	}
